@@ -1,0 +1,47 @@
+# Every target sets up what it needs. Python 3.10 or newer is `python3`, or say `make PYTHON=python3.12 ...`.
+PYTHON ?= python3
+DATASET ?= ml-100k
+SEEDS ?= 1
+# Where data sets are looked for, and downloaded to.
+export RECSYS_DATA_HOME ?= $(CURDIR)/data
+
+VENV := .venv
+INSTALLED := $(VENV)/installed
+RUN := $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint types benchmark wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## create .venv and install the package in it, with the tested versions of all it needs
+
+# Again only when the requirements change.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "recsys needs Python 3.10 or newer: make PYTHON=python3.12 install"; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --editable '.[test,benchmark]' --constraint constraints.txt
+	@touch $@
+
+test: install ## run the whole test suite and report its coverage
+	$(RUN) pytest --cov
+
+lint: install ## check style and format with ruff
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+types: install ## check types with mypy --strict
+	$(RUN) mypy
+
+benchmark: install ## measure every model: DATASET=ml-100k or ml-1m, SEEDS=1
+	$(RUN) benchmarks.run --dataset $(DATASET) --seeds $(SEEDS)
+
+wheel: install ## build the wheel in dist/
+	rm -rf build dist
+	$(RUN) pip wheel --quiet . --no-deps --no-build-isolation --wheel-dir dist
+
+clean: ## remove .venv and everything that was built; data/ stays
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

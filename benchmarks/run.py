@@ -1,0 +1,246 @@
+"""Fit every model on MovieLens, print one table a scenario, and write them as Markdown and JSON.
+
+``python -m benchmarks.run --dataset ml-100k --seeds 1``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys import EASE, BaseRecommender, ContentKNN, ContrastiveRecommender, MatrixFactorization, Popularity
+from recsys.datasets import fetch_movielens
+from recsys.evaluation import (
+    Evaluation,
+    Evaluator,
+    GlobalTimeSplit,
+    ItemColdSplit,
+    LeaveLastOut,
+    RandomSplit,
+    UserColdSplit,
+)
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+PACKAGES = ("recsys", "numpy", "scipy", "pandas", "scikit-learn", "torch", "faiss-cpu", "lightgbm")
+GROUPS = ("hot", "few-shot", "cold-start")
+
+
+def models() -> dict[str, BaseRecommender]:
+    """The models of the table, in its order."""
+    return {
+        "Popularity": Popularity(),
+        "ContentKNN": ContentKNN(),
+        "MatrixFactorization": MatrixFactorization(),
+        "EASE": EASE(),
+        "ContrastiveRecommender": ContrastiveRecommender(),
+    }
+
+
+def splitters() -> dict[str, Any]:
+    """The scenarios, by the name they are chosen with."""
+    return {
+        "leave-last-out": LeaveLastOut(),
+        "random": RandomSplit(),
+        "time": GlobalTimeSplit(),
+        "user-cold": UserColdSplit(),
+        "item-cold": ItemColdSplit(hot_test_size=0.1),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware: what a number depends on besides the code."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def scenario_table(evaluation: Evaluation, table: pd.DataFrame, scenario: str) -> str:
+    """The Markdown table of one scenario.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    table : DataFrame
+        ``evaluation.table()``.
+    scenario : str
+
+    Returns
+    -------
+    str
+    """
+    rows = table[table["scenario"] == scenario]
+    costs = (
+        evaluation.costs[evaluation.costs["scenario"] == scenario].groupby("model", sort=False).mean(numeric_only=True)
+    )
+    ndcg = next(name for name in evaluation.metrics if name.startswith("NDCG"))
+    groups = [group for group in GROUPS if (rows["group"] == group).any()]
+    header = ["model", *evaluation.metrics, f"{ndcg} above {evaluation.baseline}"]
+    header += [f"{ndcg} {group}" for group in groups]
+    header += ["fit s", "recommend s", "peak MiB"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for model, found in rows.groupby("model", sort=False):
+        overall = found[found["group"] == "overall"].set_index("metric")
+        cells = [f"{row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" for _, row in overall.iterrows()]
+        best = overall.loc[ndcg]
+        above = f"{best['difference']:+.4f} [{best['difference_low']:+.4f}, {best['difference_high']:+.4f}]"
+        cells.append("" if np.isnan(best["difference"]) else above)
+        by_group = found[found["metric"] == ndcg].set_index("group")["mean"]
+        cells += [f"{by_group[group]:.4f}" for group in groups]
+        cost = costs.loc[str(model)]
+        cells += [f"{cost['fit_seconds']:.1f}", f"{cost['recommend_seconds']:.2f}", f"{cost['peak_mib']:.0f}"]
+        lines.append([str(model), *cells])
+    users = int(rows[rows["group"] == "overall"]["n_users"].max())
+    caption = f"### {scenario} ({users:,} users)"
+    return caption + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def summary_table(evaluation: Evaluation, table: pd.DataFrame) -> str:
+    """One Markdown table of all scenarios: NDCG of all test rows, the best bold with those it does not beat for sure.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    table : DataFrame
+        ``evaluation.table()``.
+
+    Returns
+    -------
+    str
+    """
+    ndcg = next(name for name in evaluation.metrics if name.startswith("NDCG"))
+    overall = table[(table["group"] == "overall") & (table["metric"] == ndcg)]
+    lines = [[ndcg, *dict.fromkeys(overall["model"])], ["---", *["---:"] * overall["model"].nunique()]]
+    for scenario, rows in overall.groupby("scenario", sort=False):
+        best = str(rows["model"].iloc[int(rows["mean"].argmax())])
+        cells = []
+        for model, mean in zip(rows["model"], rows["mean"], strict=True):
+            behind = model != best and bool(evaluation.compare(best, model, str(scenario), ndcg).low > 0)
+            cells.append(f"{mean:.3f}" if behind else f"**{mean:.3f}**")
+        lines.append([str(scenario), *cells])
+    fits = evaluation.costs.drop_duplicates(["model", "seed", "fit_seconds"]).groupby("model", sort=False)[
+        "fit_seconds"
+    ]
+    lines.append(["median fit, seconds", *(f"{seconds:.1f}" for seconds in fits.median())])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: float) -> tuple[str, dict[str, Any]]:
+    """The whole result as Markdown and as JSON values.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    data : Bunch
+    name : str
+        Of the data set.
+    n_seeds : int
+    seconds : float
+        That all of it took.
+
+    Returns
+    -------
+    markdown : str
+    values : dict
+    """
+    table, about = evaluation.table(), environment()
+    n = len(data.interactions)
+    lines = [
+        f"# {name}: {n:,} interactions, {data.users.shape[0]:,} users, {data.items.shape[0]:,} items\n",
+        f"All ratings are positives; whole catalogue but for what a user has seen, unless the scenario says otherwise; "
+        f"{n_seeds} seed(s); means over users with {evaluation.confidence:.0%} bootstrap intervals; differences "
+        f"paired by user. Groups are of test rows. Memory is what fit or recommend added to the process. Took "
+        f"{seconds:.0f} s on {about['cores']} cores.\n",
+    ]
+    if name == "ml-1m":
+        lines.append("ML-1M, 7.9 % of timestamps estimated: this touches the scenarios split by time.\n")
+    lines.append("Bold: the best of the row, and those whose paired interval below it touches zero.\n")
+    lines.append(summary_table(evaluation, table))
+    lines += [scenario_table(evaluation, table, scenario) for scenario in table["scenario"].unique()]
+    values = {
+        "dataset": name,
+        "environment": about,
+        "seconds": round(seconds, 1),
+        "splits": evaluation.splits.to_dict("records"),
+        "results": _records(table),
+        "costs": _records(evaluation.costs),
+    }
+    return "\n".join(lines), values
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """A text with a new table between its marks, so that the README shows what was measured and nothing else.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Of the data set, as in the mark ``<!-- table: ml-100k -->``. A text without that mark stays as it is.
+    table : str
+        Markdown.
+
+    Returns
+    -------
+    str
+    """
+    marks = rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end of table -->)"
+    return re.sub(marks, lambda found: found[1] + table + found[2], text, flags=re.DOTALL)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rounded = frame.round(6)
+    return [
+        {str(key): None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}
+        for row in rounded.to_dict("records")
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="ml-100k", help="ml-100k, ml-1m, ... (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: %(default)s)")
+    parser.add_argument("--models", nargs="+", choices=list(models()), default=list(models()))
+    parser.add_argument("--scenarios", nargs="+", choices=list(splitters()), default=list(splitters()))
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the written tables")
+    options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        parser.error(f"--seeds is {options.seeds}; expected at least 1")
+    started = time.perf_counter()
+    data = fetch_movielens(options.dataset)
+    name = data.name
+    chosen = {name: model for name, model in models().items() if name in options.models or name == "Popularity"}
+    scenarios = [splitter for name, splitter in splitters().items() if name in options.scenarios]
+    evaluator = Evaluator(scenarios, seeds=range(options.seeds), verbose=True)
+    evaluation = evaluator.evaluate(chosen, data)
+    markdown, values = report(evaluation, data, name, options.seeds, time.perf_counter() - started)
+    print(markdown)
+    complete = set(options.models) == set(models()) and set(options.scenarios) == set(splitters())
+    if not complete:
+        print("A part of the models or scenarios was run: nothing is written.")
+        return
+    options.output.mkdir(parents=True, exist_ok=True)
+    stem = options.output / name
+    stem.with_suffix(".md").write_text(markdown)
+    stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
+    print(f"Written: {stem.with_suffix('.md')} and {stem.with_suffix('.json')}")
+    if options.output == RESULTS:
+        README.write_text(with_table(README.read_text(), name, summary_table(evaluation, evaluation.table())))
+
+
+if __name__ == "__main__":
+    main()

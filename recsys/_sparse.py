@@ -1,0 +1,128 @@
+"""Small operations on CSR matrices that SciPy does not offer, or not without losing explicit zeros."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+__all__ = ["Csr", "empty_csr", "pattern", "positives", "take_rows", "to_csr"]
+
+Csr = sparse.csr_matrix
+
+
+def to_csr(
+    rows: npt.NDArray[np.integer],
+    columns: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.float32],
+    shape: tuple[int, int],
+) -> Csr:
+    """Sum the weights of each pair; a pair that weighs nothing stays as an explicit zero.
+
+    Parameters
+    ----------
+    rows, columns : ndarray of shape (n,), int
+    weights : ndarray of shape (n,), float32
+    shape : tuple of int
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of `shape`, float32
+        With sorted indices and no duplicates.
+
+    Examples
+    --------
+    >>> to_csr(np.array([0, 0]), np.array([1, 1]), np.array([1, 2], np.float32), (1, 2)).toarray()
+    array([[0., 3.]], dtype=float32)
+    """
+    matrix = Csr((weights, (rows, columns)), shape=shape, dtype=np.float32)
+    matrix.sum_duplicates()
+    return matrix
+
+
+def empty_csr(n_rows: int, n_columns: int) -> Csr:
+    """A matrix of float32 in which nothing is stored.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of shape (n_rows, n_columns), float32
+
+    Examples
+    --------
+    >>> empty_csr(2, 0).shape
+    (2, 0)
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    return to_csr(nothing, nothing, np.zeros(0, dtype=np.float32), (n_rows, n_columns))
+
+
+def take_rows(matrix: Csr, rows: npt.NDArray[np.integer]) -> Csr:
+    """Rows of a matrix, in which row -1 is empty.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+    rows : ndarray of shape (k,), int
+        From -1 to n - 1.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of shape (k, m)
+
+    Examples
+    --------
+    >>> take_rows(Csr(np.eye(2)), np.array([-1, 1])).toarray()
+    array([[0., 0.],
+           [0., 1.]])
+    """
+    known = rows >= 0
+    taken = matrix[rows[known]]
+    lengths = np.zeros(len(rows) + 1, dtype=taken.indptr.dtype)
+    lengths[1:][known] = np.diff(taken.indptr)
+    return Csr((taken.data, taken.indices, np.cumsum(lengths)), shape=(len(rows), matrix.shape[1]))
+
+
+def positives(matrix: Csr) -> Csr:
+    """A copy without explicit zeros.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of shape (n, m)
+
+    Examples
+    --------
+    >>> matrix = to_csr(np.array([0, 0]), np.array([0, 1]), np.array([0, 5], np.float32), (1, 2))
+    >>> matrix.nnz, positives(matrix).nnz
+    (2, 1)
+    """
+    copied = matrix.copy()
+    copied.eliminate_zeros()
+    return copied
+
+
+def pattern(matrix: Csr) -> Csr:
+    """Ones where a value is stored, be it zero.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of shape (n, m), float32
+
+    Examples
+    --------
+    >>> pattern(to_csr(np.array([0, 0]), np.array([0, 1]), np.array([0, 5], np.float32), (1, 3))).toarray()
+    array([[1., 1., 0.]], dtype=float32)
+    """
+    ones = np.ones(matrix.nnz, dtype=np.float32)
+    return Csr((ones, matrix.indices, matrix.indptr), shape=matrix.shape)

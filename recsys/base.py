@@ -1,0 +1,452 @@
+"""The contract of every recommender: fit, ask, explain, score. Models add the scores."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from recsys._requests import allowed_items, excluded_items, read_context, read_k
+from recsys._sparse import pattern, positives, to_csr
+from recsys._state import (
+    COLD,
+    FEW_SHOT,
+    Codes,
+    EstimatorState,
+    Features,
+    Floats,
+    OnCold,
+    fit_context,
+    grown,
+    positive_rows,
+    refuse_without_positives,
+)
+from recsys.evaluation.metrics import ndcg
+from recsys.exceptions import ColdStartWarning
+from recsys.features import EncodedFeatures, fit_features
+from recsys.interactions import PATHS, ContextRows, TrainingData, UserBatch, as_frame, read_pairs, read_target
+from recsys.topk import row_chunks, top_k_chunks
+from recsys.vocabulary import Vocabulary, as_ids
+
+__all__ = ["BaseRecommender"]
+
+Self = TypeVar("Self", bound="BaseRecommender")
+
+
+class BaseRecommender(EstimatorState):
+    """Base of every estimator; see the hooks `_fit`, `_score_batch` and `_explain_pairs` at the end.
+
+    Attributes
+    ----------
+    users_, items_ : Vocabulary
+        Who and what is known; the order of `items_` is the catalogue order.
+    history_ : scipy.sparse.csr_matrix of shape (n_users, n_items)
+        What each user has seen: the weight of a positive, an explicit 0 for what was only seen.
+    popularity_ : ndarray of shape (n_items,), float32
+        The share of users who have an item among their positives: the prior.
+    user_features_, item_features_ : EncodedFeatures
+        Rows aligned with `users_` and `items_`.
+    n_features_in_ : int
+        Columns of `X`.
+    """
+
+    def fit(
+        self: Self,
+        X: Any,
+        y: Any = None,
+        *,
+        user_features: Features = None,
+        item_features: Features = None,
+    ) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, >= 2)
+            Column 0 holds users, column 1 items, any further column is context. Ids are labels of any kind.
+        y : array-like of shape (n_samples,), default=None
+            Weights or ratings: rows above 0 (and not below `min_rating`) are positives, the others only count as seen.
+            None: every row is a positive.
+        user_features, item_features : DataFrame or FeatureTable, default=None
+            One row an entity. Entities without interactions are warm: they can be asked for and recommended.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidInputError
+            If the data is not what is described here.
+        """
+        self._validate_params()
+        frame = as_frame(X)
+        pairs = read_pairs(frame)
+        weights = read_target(y, len(pairs), self.min_rating)
+        refuse_without_positives(weights, self.min_rating)
+        names = ("user_id", "item_id") if frame is not X else (str(frame.columns[0]), str(frame.columns[1]))
+        users, user_codes = Vocabulary.from_values(pairs.users)
+        items, item_codes = Vocabulary.from_values(pairs.items)
+        n = len(pairs)
+        user_encoder, users, encoded_users = fit_features(user_features, "user_features", names[0], users, n)
+        item_encoder, items, encoded_items = fit_features(item_features, "item_features", names[1], items, n)
+        context_encoder, context = fit_context(pairs)
+        with ExitStack() as undo:
+            # A fit that fails leaves the estimator as it was.
+            undo.callback(self._restore, dict(vars(self)))
+            validate_data(self, X, skip_check_array=True, reset=True)
+            self.id_names_ = names
+            self.users_, self.items_ = users, items
+            self.user_encoder_, self.item_encoder_, self.context_encoder_ = user_encoder, item_encoder, context_encoder
+            self.user_features_, self.item_features_ = encoded_users, encoded_items
+            self.history_ = to_csr(user_codes, item_codes, weights, (len(users), len(items)))
+            self._learn(positive_rows(user_codes, item_codes, weights, context), warm=False)
+            undo.pop_all()
+        return self
+
+    def partial_fit(
+        self: Self,
+        X: Any,
+        y: Any = None,
+        *,
+        user_features: Features = None,
+        item_features: Features = None,
+    ) -> Self:
+        """Go on fitting with new interactions; users and items that are new join.
+
+        Parameters
+        ----------
+        X, y, user_features, item_features
+            As in `fit`; the features are those of new entities, or of known ones to be replaced.
+
+        Returns
+        -------
+        self
+        """
+        if not hasattr(self, "users_"):
+            return self.fit(X, y, user_features=user_features, item_features=item_features)
+        self._validate_params()
+        pairs = self._read_pairs(X)
+        weights = read_target(y, len(pairs), self.min_rating)
+        new_users = self._encode(user_features, "user_features")
+        new_items = self._encode(item_features, "item_features")
+        context = None if self.context_encoder_ is None else self.context_encoder_.transform(pairs.context, "X")
+        old = self.history_.tocoo()
+        with ExitStack() as undo:
+            undo.callback(self._restore, dict(vars(self)))
+            self.users_, self.user_features_ = grown(self.users_, pairs.users, self.user_features_, new_users)
+            self.items_, self.item_features_ = grown(self.items_, pairs.items, self.item_features_, new_items)
+            user_codes, item_codes = self.users_.encode(pairs.users), self.items_.encode(pairs.items)
+            self.history_ = to_csr(
+                np.concatenate([old.row, user_codes]),
+                np.concatenate([old.col, item_codes]),
+                np.concatenate([old.data, weights]),
+                (len(self.users_), len(self.items_)),
+            )
+            rows = positive_rows(user_codes, item_codes, weights, context)
+            if rows is not None:
+                # Contexts of earlier rows are not kept: they come back as rows whose context is unknown.
+                kept = old.data > 0
+                unknown = EncodedFeatures.empty(int(kept.sum()), rows.features.fields)
+                rows = ContextRows(
+                    np.concatenate([old.row[kept].astype(np.int64), rows.users]),
+                    np.concatenate([old.col[kept].astype(np.int64), rows.items]),
+                    unknown.stack(rows.features),
+                )
+            self._learn(rows, warm=True)
+            undo.pop_all()
+        return self
+
+    def _learn(self, context: ContextRows | None, warm: bool) -> None:
+        matrix = positives(self.history_)
+        users_with_any = max(int(np.count_nonzero(np.diff(matrix.indptr))), 1)
+        counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        self.popularity_ = (counts / users_with_any).astype(np.float32)
+        self._fit(TrainingData(matrix, self.user_features_, self.item_features_, context), warm)
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        user_features: Features = None,
+        item_features: Features = None,
+        interactions: Any = None,
+    ) -> Floats:
+        """Relevance of each row of `X`: higher is better, comparable within a user.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features_in_)
+            As in `fit`. Unknown users and items are welcome.
+        user_features, item_features : DataFrame or FeatureTable, default=None
+            Features of users and items that were not known in `fit`.
+        interactions : DataFrame, default=None
+            Interactions that happened after `fit`, users in column 0 and items in column 1.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+        """
+        pairs, model, item_codes = self._read_predict(X, item_features)
+        batch, rows = model._queries(pairs, user_features, interactions)
+        model._warn_cold(batch)
+        return model._score_pairs(batch, rows, item_codes)
+
+    def recommend(
+        self,
+        users: Any,
+        k: int = 10,
+        *,
+        user_features: Features = None,
+        interactions: Any = None,
+        context: Any = None,
+        candidates: Any = None,
+        exclude: Any = None,
+        exclude_seen: bool = True,
+        on_cold: OnCold = "features",
+        working_memory: float | None = None,
+    ) -> pd.DataFrame:
+        """The k best items for each user.
+
+        Parameters
+        ----------
+        users : array-like of shape (n_users,)
+            Labels, known or new; answered in this order.
+        k : int, default=10
+            How many items; fewer come back where fewer are left.
+        user_features : DataFrame or FeatureTable, default=None
+            Features of new users, or newer ones of known users.
+        interactions : DataFrame, default=None
+            Interactions since `fit`: users in column 0, items in column 1 (or named as in `fit`).
+        context : DataFrame of n_users rows or dict, default=None
+            Context columns; a dict holds for every user. None: unknown.
+        candidates, exclude : array-like of item ids, or DataFrame, default=None
+            Items that alone may, or may not, be recommended: to everyone, or pair by pair (user, item).
+        exclude_seen : bool, default=True
+            Leave out what a user has interacted with, in `fit` or in `interactions`.
+        on_cold : {"features", "popular", "raise"}, default="features"
+            What answers users without interactions: the model from their features (and the popularity prior where there
+            are none), always the prior, or, where nothing is known, a `ColdStartError`.
+        working_memory : float, default=None
+            MiB that scores may take at a time. None: scikit-learn's ``working_memory`` setting.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``user_id``, ``item_id``, ``score``, ``rank`` (from 1) and ``path``, which says how the user was
+            answered: "hot", "few-shot", "warm" or "cold".
+
+        Raises
+        ------
+        InvalidInputError
+            If an argument is not what is described here.
+        ColdStartError
+            If ``on_cold="raise"`` and nothing is known of a user.
+        """
+        check_is_fitted(self)
+        k = read_k(k)
+        ids = as_ids(users, "users")
+        batch, seen = self._batch(ids, user_features, interactions, context, on_cold)
+        if on_cold == "features":
+            self._warn_cold(batch)
+        allowed, candidate_pairs = allowed_items(candidates, self.items_, ids)
+        forbidden, excluded_pairs = excluded_items(exclude, self.items_, ids)
+        if forbidden is not None:
+            allowed = ~forbidden if allowed is None else allowed & ~forbidden
+        if excluded_pairs is not None:
+            seen = excluded_pairs + pattern(seen) if exclude_seen else excluded_pairs
+        score = self._scorer()
+        codes, scores, lengths = top_k_chunks(
+            lambda rows: score(batch.take(rows)),
+            len(ids),
+            len(self.items_),
+            k,
+            exclude=seen if exclude_seen or excluded_pairs is not None else None,
+            allowed=allowed,
+            candidates=candidate_pairs,
+            working_memory=working_memory,
+        )
+        valid = np.arange(codes.shape[1]) < lengths[:, None]
+        rows = np.repeat(np.arange(len(ids)), lengths)
+        return pd.DataFrame(
+            {
+                "user_id": ids.take(rows),
+                "item_id": self.items_.decode(codes[valid]),
+                "score": scores[valid],
+                "rank": np.nonzero(valid)[1] + 1,
+                "path": pd.Categorical.from_codes(batch.path[rows], categories=pd.Index(PATHS)),
+            }
+        )
+
+    def similar_items(self, items: Any, k: int = 10) -> pd.DataFrame:
+        """The k items most similar to each of `items`.
+
+        Parameters
+        ----------
+        items : array-like of shape (n,)
+            Items of the catalogue.
+        k : int, default=10
+
+        Returns
+        -------
+        DataFrame
+            Columns ``item_id``, ``similar_item_id``, ``score`` (higher is more similar) and ``rank``.
+
+        Raises
+        ------
+        InvalidInputError
+            If an item is not in the catalogue.
+        """
+        check_is_fitted(self)
+        k = read_k(k)
+        ids = as_ids(items, "items")
+        asked = self._known_items(ids)
+        itself = to_csr(np.arange(len(ids)), asked, np.ones(len(ids), np.float32), (len(ids), len(self.items_)))
+        codes, scores, lengths = top_k_chunks(
+            lambda rows: self._similarity(asked[rows]), len(ids), len(self.items_), k, exclude=itself
+        )
+        valid = np.arange(codes.shape[1]) < lengths[:, None]
+        return pd.DataFrame(
+            {
+                "item_id": ids.take(np.repeat(np.arange(len(ids)), lengths)),
+                "similar_item_id": self.items_.decode(codes[valid]),
+                "score": scores[valid],
+                "rank": np.nonzero(valid)[1] + 1,
+            }
+        )
+
+    def explain(
+        self,
+        X: Any,
+        *,
+        user_features: Features = None,
+        item_features: Features = None,
+        interactions: Any = None,
+    ) -> pd.DataFrame:
+        """Where each score comes from; the contributions of a row sum to its prediction.
+
+        Parameters
+        ----------
+        X, user_features, item_features, interactions
+            As in `predict`.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``row`` (of `X`), ``user_id``, ``item_id``, ``source`` ("user", "item", "history" or "prior"),
+            ``field``, ``weight`` (how much the model heeds the field) and ``contribution`` (its part of the score).
+        """
+        pairs, model, item_codes = self._read_predict(X, item_features)
+        batch, rows = model._queries(pairs, user_features, interactions)
+        cold = batch.path[rows] == COLD
+        told = np.flatnonzero(~cold)
+        frame = pd.DataFrame(
+            {
+                "row": np.flatnonzero(cold),
+                "source": "prior",
+                "field": "popularity",
+                "weight": np.float32(1),
+                "contribution": model.popularity_[item_codes[cold]],
+            }
+        )
+        if len(told):
+            explained = model._explain_pairs(batch, rows[told], item_codes[told])
+            explained = explained.assign(row=told[explained["row"].to_numpy()])
+            frame = pd.concat([frame, explained], ignore_index=True) if len(frame) else explained
+        frame = frame.sort_values("row", kind="stable", ignore_index=True)
+        at = frame["row"].to_numpy()
+        frame.insert(1, "user_id", pairs.users.take(at))
+        frame.insert(2, "item_id", pairs.items.take(at))
+        return frame
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean NDCG@10 of what is recommended to the users of `X`, whose positives are the relevant items.
+
+        What a user has seen in `fit` is not recommended; users without positives in `X` are left out.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+
+        Returns
+        -------
+        float
+            From 0 to 1; 0 where no row is a positive.
+        """
+        check_is_fitted(self)
+        pairs = self._read_pairs(X)
+        weights = read_target(y, len(pairs), self.min_rating)
+        users, rows = Vocabulary.from_values(pairs.users[weights > 0])
+        if not len(users):
+            return 0.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ColdStartWarning)
+            recommended = self.recommend(users.ids, k=10)
+        relevant = Vocabulary(self.items_.ids).extend(pairs.items)
+        ones = np.ones(len(rows), dtype=np.float32)
+        truth = to_csr(rows, relevant.encode(pairs.items[weights > 0]), ones, (len(users), len(relevant)))
+        hits = np.zeros((len(users), 10), dtype=bool)
+        at = users.encode(recommended["user_id"])
+        found = np.asarray(truth[at, relevant.encode(recommended["item_id"])]).ravel() > 0
+        hits[at, recommended["rank"].to_numpy() - 1] = found
+        return float(ndcg(hits, np.diff(truth.indptr), 10).mean())
+
+    def _scorer(self) -> Callable[[UserBatch], Floats]:
+        """A function that scores the catalogue for a batch, whose cold users get the prior."""
+        score = self._batch_scorer()
+
+        def with_prior(batch: UserBatch) -> Floats:
+            cold = batch.path == COLD
+            if not cold.any():
+                return score(batch)
+            scores = np.empty((len(batch), len(self.items_)), dtype=np.float32)
+            scores[cold] = self.popularity_
+            if not cold.all():
+                scores[~cold] = score(batch.take(np.flatnonzero(~cold)))
+            return scores
+
+        return with_prior
+
+    def _score_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> Floats:
+        """The score of pairs: row `rows[i]` of the batch with item `items[i]`."""
+        score = self._scorer()
+        scores = np.empty(len(rows), dtype=np.float32)
+        order = np.argsort(rows, kind="stable")
+        for queries in row_chunks(len(batch), len(self.items_)):
+            bounds = np.searchsorted(rows[order], [queries.start, queries.stop])
+            at = order[slice(*bounds)]
+            scores[at] = score(batch.take(queries))[rows[at] - queries.start, items[at]]
+        return scores
+
+    def _similarity(self, items: Codes) -> Floats:
+        """How similar each item of the catalogue is: its score for one who has seen that item alone."""
+        n = len(items)
+        ones = np.ones(n, dtype=np.float32)
+        history = to_csr(np.arange(n), items, ones, (n, len(self.items_)))
+        features = EncodedFeatures.empty(n, self.user_features_.fields)
+        context = read_context(None, n, self.context_encoder_)
+        unknown = np.full(n, -1, dtype=np.int64)
+        path = np.full(n, FEW_SHOT, dtype=np.int8)
+        return self._batch_scorer()(UserBatch(unknown, np.zeros(n, dtype=bool), history, features, path, context))
+
+    def _batch_scorer(self) -> Callable[[UserBatch], Floats]:
+        return self._score_batch
+
+    @abstractmethod
+    def _fit(self, data: TrainingData, warm: bool) -> None:
+        """Hook: learn from `data`; `warm` means to go on from what was fitted before."""
+
+    @abstractmethod
+    def _score_batch(self, batch: UserBatch) -> Floats:
+        """Hook: the score of every item of the catalogue for users who are not cold, (n_users, n_items)."""
+
+    @abstractmethod
+    def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
+        """Hook: columns row (position in `rows`), source, field, weight, contribution, summing to the scores."""

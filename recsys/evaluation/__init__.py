@@ -1,0 +1,102 @@
+"""Metrics, splits and statistics: who is better, where, and how sure we are.
+
+Names arrive when they are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recsys.evaluation.beyond_accuracy import (
+        cold_exposure,
+        coverage,
+        gini,
+        intra_list_diversity,
+        novelty,
+        popularity_lift,
+    )
+    from recsys.evaluation.evaluator import Evaluation, Evaluator
+    from recsys.evaluation.metrics import (
+        average_precision,
+        hit_matrix,
+        hit_rate,
+        mrr,
+        ndcg,
+        precision,
+        recall,
+        recall_calibrated,
+    )
+    from recsys.evaluation.ranking import ranking_metrics
+    from recsys.evaluation.scenario import Split, check_leaks, entity_groups
+    from recsys.evaluation.splits import (
+        GlobalTimeSplit,
+        ItemColdSplit,
+        LeaveLastOut,
+        RandomSplit,
+        UserColdSplit,
+    )
+    from recsys.evaluation.statistics import (
+        Interval,
+        bootstrap_interval,
+        holm,
+        paired_bootstrap,
+        randomisation_test,
+    )
+
+__all__ = [
+    "Evaluation",
+    "Evaluator",
+    "GlobalTimeSplit",
+    "Interval",
+    "ItemColdSplit",
+    "LeaveLastOut",
+    "RandomSplit",
+    "Split",
+    "UserColdSplit",
+    "average_precision",
+    "bootstrap_interval",
+    "check_leaks",
+    "cold_exposure",
+    "coverage",
+    "entity_groups",
+    "gini",
+    "hit_matrix",
+    "hit_rate",
+    "holm",
+    "intra_list_diversity",
+    "mrr",
+    "ndcg",
+    "novelty",
+    "paired_bootstrap",
+    "popularity_lift",
+    "precision",
+    "randomisation_test",
+    "ranking_metrics",
+    "recall",
+    "recall_calibrated",
+]
+
+_HOMES = {
+    "beyond_accuracy": "cold_exposure coverage gini intra_list_diversity novelty popularity_lift",
+    "evaluator": "Evaluation Evaluator",
+    "metrics": "average_precision hit_matrix hit_rate mrr ndcg precision recall recall_calibrated",
+    "ranking": "ranking_metrics",
+    "scenario": "Split check_leaks entity_groups",
+    "splits": "GlobalTimeSplit ItemColdSplit LeaveLastOut RandomSplit UserColdSplit",
+    "statistics": "Interval bootstrap_interval holm paired_bootstrap randomisation_test",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,397 @@
+"""The evaluator: every model in every scenario with every seed, and how sure we are."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from recsys.base import BaseRecommender
+from recsys.evaluation.ranking import ranking_metrics
+from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
+from recsys.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, randomisation_test
+from recsys.exceptions import ColdStartWarning, InvalidInputError, did_you_mean
+from recsys.features import FeatureTable
+
+__all__ = ["Evaluation", "Evaluator"]
+
+OVERALL = "overall"
+
+
+@dataclass
+class Evaluation:
+    """What an `Evaluator` found.
+
+    Attributes
+    ----------
+    per_user : DataFrame
+        One row a scenario, seed, group, model and user: columns ``scenario``, ``seed``, ``group``, ``model``,
+        ``user_id`` and one for each metric, such as "NDCG@10".
+    costs : DataFrame
+        One row a scenario, seed and model: ``fit_seconds``, ``recommend_seconds`` (for all its users), ``peak_mib``
+        (memory added by the one or the other; NaN where the system does not tell), ``n_users`` and ``cold_share``
+        (users answered by the prior). Scenarios of one training set share its fit.
+    splits : DataFrame
+        One row a scenario and seed: ``hash``, and the rows in ``train``, ``revealed`` and ``test``.
+    baseline : str
+        The model that the others are compared with.
+    n_resamples : int
+    confidence : float
+    """
+
+    per_user: pd.DataFrame
+    costs: pd.DataFrame
+    splits: pd.DataFrame
+    baseline: str
+    n_resamples: int = 5000
+    confidence: float = 0.95
+    metrics: list[str] = field(default_factory=list)
+
+    def table(self) -> pd.DataFrame:
+        """Means over users with intervals, and paired differences from the baseline.
+
+        A user who is tested with several seeds counts once, with the mean over them. The differences are paired by user
+        and their intervals bootstrapped over users; ``p_value`` is of a randomisation test that flips their signs.
+
+        Returns
+        -------
+        DataFrame
+            One row a scenario, group, metric and model: ``n_users``, ``mean``, ``low``, ``high``, ``difference``,
+            ``difference_low``, ``difference_high``, ``p_value`` (NaN for the baseline itself) and ``seed_std``, the
+            standard deviation of the mean over seeds (NaN for a single one).
+        """
+        keys = ["scenario", "group", "model", "user_id"]
+        values = self.per_user.groupby(keys, sort=False, observed=True)[self.metrics].mean()
+        per_seed = self.per_user.groupby(["scenario", "group", "model", "seed"], sort=False, observed=True)[
+            self.metrics
+        ].mean()
+        seed_std = per_seed.groupby(["scenario", "group", "model"], sort=False, observed=True).std()
+        rows = []
+        for key, part in values.groupby(["scenario", "group"], sort=False, observed=True):
+            scenario, group = cast("tuple[str, str]", key)
+            by_model = {str(name): frame.droplevel([0, 1, 2]) for name, frame in part.groupby("model", sort=False)}
+            reference = by_model[self.baseline]
+            for model, frame in by_model.items():
+                aligned = reference.loc[frame.index].to_numpy()
+                rows.append(
+                    self._rows(frame.to_numpy(), aligned, model == self.baseline).assign(
+                        scenario=scenario,
+                        group=group,
+                        model=model,
+                        seed_std=seed_std.xs((scenario, group, model)).to_numpy(),
+                    )
+                )
+        table = pd.concat(rows, ignore_index=True)
+        first = ["scenario", "group", "metric", "model"]
+        return table[first + [column for column in table.columns if column not in first]]
+
+    def compare(self, model: str, other: str, scenario: str, metric: str, group: str = OVERALL) -> Interval:
+        """How much better one model is than another, user by user.
+
+        Parameters
+        ----------
+        model, other : str
+            Names of models.
+        scenario, metric, group : str
+            As in `table`.
+
+        Returns
+        -------
+        Interval
+            Of the mean paired difference.
+
+        Raises
+        ------
+        InvalidInputError
+            If nothing was measured by these names.
+        """
+        rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
+        values = []
+        for name in (model, other):
+            found = rows[rows["model"] == name]
+            if metric not in self.metrics or not len(found):
+                raise InvalidInputError(
+                    f"Nothing was measured for model {name!r}, scenario {scenario!r}, metric {metric!r} and group "
+                    f"{group!r}; expected names that stand in `table()`."
+                )
+            values.append(found.groupby("user_id", sort=False)[metric].mean())
+        return paired_bootstrap(
+            values[0].to_numpy(),
+            values[1].loc[values[0].index].to_numpy(),
+            n_resamples=self.n_resamples,
+            confidence=self.confidence,
+            random_state=0,
+        )
+
+    def _rows(self, values: np.ndarray, reference: np.ndarray, is_baseline: bool) -> pd.DataFrame:
+        options: dict[str, Any] = {"n_resamples": self.n_resamples, "confidence": self.confidence, "random_state": 0}
+        mean, low, high = bootstrap_interval(values, **options)
+        nothing = np.full(len(self.metrics), np.nan)
+        difference: Any = nothing
+        difference_low, difference_high, p_value = difference, difference, difference
+        if not is_baseline:
+            difference, difference_low, difference_high = paired_bootstrap(values, reference, **options)
+            p_value = randomisation_test(values, reference, n_resamples=self.n_resamples, random_state=0)
+        return pd.DataFrame(
+            {
+                "metric": self.metrics,
+                "n_users": len(values),
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "difference": difference,
+                "difference_low": difference_low,
+                "difference_high": difference_high,
+                "p_value": p_value,
+            }
+        )
+
+
+class Evaluator:
+    """Runs models over scenarios and seeds on the same splits and compares them user by user.
+
+    For each seed, every splitter is given that seed and every model that has a ``random_state`` too. The rows of the
+    item frame are shuffled by it, as equal scores are ranked in catalogue order and data sets tend to list famous
+    items first. Models learn from the train rows, are asked for the users of the test rows, with the revealed rows as
+    `interactions` and the validation rows excluded, and are judged on the test rows: all of them ("overall"), and
+    apart those whose user and item are both hot ("hot"), whose user is known by revealed rows only ("few-shot"), and
+    whose user or item is new ("cold-start").
+
+    Parameters
+    ----------
+    splitters : sequence of splitters
+        From `recsys.evaluation`, such as `LeaveLastOut()`.
+    k : int, default=10
+        The length of the lists.
+    metrics : sequence of str, default=("HR", "Recall", "NDCG", "MRR")
+        As in `ranking_metrics`.
+    seeds : sequence of int, default=(0,)
+    baseline : str, default="Popularity"
+        The name of the model that the others are compared with.
+    min_rating : float, default=None
+        Rows rated below are neither learned from nor tested. None: every row counts, whatever its rating.
+    n_resamples : int, default=5000
+        Bootstrap resamples of users.
+    confidence : float, default=0.95
+        Of the intervals.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Examples
+    --------
+    >>> from recsys import EASE, Popularity
+    >>> from recsys.datasets import make_movielens_like
+    >>> from recsys.evaluation import LeaveLastOut
+    >>> data = make_movielens_like(n_users=60, n_items=30, n_interactions=900, random_state=0)
+    >>> evaluation = Evaluator([LeaveLastOut()]).evaluate({"Popularity": Popularity(), "EASE": EASE(l2=10)}, data)
+    >>> evaluation.table().query("metric == 'NDCG@10' and group == 'overall'")["model"].tolist()
+    ['Popularity', 'EASE']
+    """
+
+    def __init__(
+        self,
+        splitters: Sequence[Any],
+        *,
+        k: int = 10,
+        metrics: Sequence[str] = ("HR", "Recall", "NDCG", "MRR"),
+        seeds: Sequence[int] = (0,),
+        baseline: str = "Popularity",
+        min_rating: float | None = None,
+        n_resamples: int = 5000,
+        confidence: float = 0.95,
+        verbose: bool = False,
+    ) -> None:
+        self.splitters = splitters
+        self.k = k
+        self.metrics = metrics
+        self.seeds = seeds
+        self.baseline = baseline
+        self.min_rating = min_rating
+        self.n_resamples = n_resamples
+        self.confidence = confidence
+        self.verbose = verbose
+
+    def evaluate(self, models: Mapping[str, BaseRecommender], data: Any) -> Evaluation:
+        """Fit and judge the models.
+
+        Parameters
+        ----------
+        models : dict of str to estimator
+            Cloned before each fit.
+        data : Bunch
+            With frames ``interactions`` (user_id, item_id and, where needed, rating and timestamp), and ``users`` and
+            ``items`` or None.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no model, no splitter or no seed, the baseline is none of the models, or a split leaks.
+        """
+        for name, value in (("models", models), ("splitters", self.splitters), ("seeds", self.seeds)):
+            if not len(value):
+                raise InvalidInputError(f"`{name}` is empty; expected at least one.")
+        if self.baseline not in models:
+            raise InvalidInputError(
+                f"`baseline` is {self.baseline!r}, none of the models. {did_you_mean(self.baseline, models)}"
+            )
+        interactions = data.interactions
+        if self.min_rating is not None:
+            interactions = interactions[interactions["rating"] >= self.min_rating].reset_index(drop=True)
+        X = interactions[["user_id", "item_id"]]
+        times = interactions.get("timestamp")
+        splits = self._splits(X, times)
+        self._check(X, splits, times)
+        per_user, costs = [], []
+        with self._progress(len(splits) * len(models)) as progress:
+            for name, template in models.items():
+                fitted: tuple[bytes, BaseRecommender, float, float] | None = None
+                for seed, split in splits:
+                    progress.set_description(f"{name}, {split.name}, seed {seed}")
+                    digest = bytes([seed % 256]) + split.train.tobytes()
+                    if fitted is None or fitted[0] != digest:
+                        fitted = (digest, *_fit(template, X.iloc[split.train], _features(data, seed), seed))
+                    found, cost = self._run(fitted[1], X, split, seed)
+                    per_user.append(found.assign(scenario=split.name, seed=seed, model=name))
+                    peak = max(fitted[3], cost.pop("peak_mib"))
+                    identity = {"scenario": split.name, "seed": seed, "model": name}
+                    costs.append({**identity, "fit_seconds": fitted[2], "peak_mib": peak, **cost})
+                    progress.update()
+        table = pd.concat(per_user, ignore_index=True)
+        first = ["scenario", "seed", "group", "model", "user_id"]
+        metrics = [column for column in table.columns if column not in first]
+        return Evaluation(
+            table[first + metrics],
+            pd.DataFrame(costs),
+            _describe(splits),
+            self.baseline,
+            self.n_resamples,
+            self.confidence,
+            metrics,
+        )
+
+    def _splits(self, X: pd.DataFrame, times: pd.Series | None) -> list[tuple[int, Split]]:
+        found: list[tuple[int, Split]] = []
+        for seed in self.seeds:
+            for splitter in self.splitters:
+                if hasattr(splitter, "random_state"):
+                    splitter = type(splitter)(**{**vars(splitter), "random_state": seed})
+                elif seed != self.seeds[0]:
+                    continue  # nothing in it is random: one seed says all
+                found.extend((seed, split) for split in splitter.splits(X, groups=times))
+        return found
+
+    def _check(self, X: pd.DataFrame, splits: list[tuple[int, Split]], times: pd.Series | None) -> None:
+        for _, split in splits:
+            check_leaks(X, split, times)
+            if not len(split.test):
+                raise InvalidInputError(f"Scenario {split.name!r} has no test rows; expected some: use more data.")
+
+    def _progress(self, total: int) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(total=total, disable=not self.verbose)
+
+    def _run(
+        self, model: BaseRecommender, X: pd.DataFrame, split: Split, seed: int
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Ask for the users of the test rows, and judge what comes, group by group."""
+        test = X.iloc[split.test]
+        users = test["user_id"].unique()
+        revealed = X.iloc[split.revealed] if len(split.revealed) else None
+        validation = X.iloc[split.validation] if len(split.validation) else None
+        _reset_peak()
+        before, started = _memory("VmRSS"), time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ColdStartWarning)
+            lists = model.recommend(
+                users, self.k, interactions=revealed, exclude=validation, candidates=split.candidates
+            )
+        seconds, peak = time.perf_counter() - started, _memory("VmHWM") - before
+        groups = _row_groups(X.iloc[split.train], test, revealed)
+        parts = []
+        for group in [OVERALL, *GROUPS]:
+            rows = test if group == OVERALL else test[(groups == group).to_numpy()]
+            if len(rows):
+                asked = lists[lists["user_id"].isin(rows["user_id"])]
+                found = ranking_metrics(asked, rows, self.k, self.metrics)
+                parts.append(found.reset_index(names="user_id").assign(group=group))
+        first_rows = lists[lists["rank"] == 1]
+        cost = {
+            "recommend_seconds": seconds,
+            "peak_mib": peak,
+            "n_users": len(users),
+            "cold_share": float((first_rows["path"] == "cold").sum() / len(users)),
+        }
+        return pd.concat(parts, ignore_index=True), cost
+
+
+def _features(data: Any, seed: int) -> dict[str, FeatureTable]:
+    found: dict[str, FeatureTable] = {}
+    for argument, name in (("user_features", "users"), ("item_features", "items")):
+        frame = data.get(name)
+        if frame is not None and frame.shape[1] > 1:
+            found[argument] = FeatureTable(frame.sample(frac=1, random_state=seed))
+    return found
+
+
+def _fit(
+    template: BaseRecommender, X: pd.DataFrame, features: dict[str, FeatureTable], seed: int
+) -> tuple[BaseRecommender, float, float]:
+    model = clone(template)
+    if "random_state" in model.get_params():
+        model.set_params(random_state=seed)
+    _reset_peak()
+    before, started = _memory("VmRSS"), time.perf_counter()
+    model.fit(X, **features)
+    return model, time.perf_counter() - started, _memory("VmHWM") - before
+
+
+def _row_groups(train: pd.DataFrame, test: pd.DataFrame, revealed: pd.DataFrame | None) -> pd.Series:
+    """The colder of a row's user and item."""
+    sides = entity_groups(train, test, revealed)
+    coldest = np.maximum(sides["user"].cat.codes, sides["item"].cat.codes)
+    return pd.Series(np.array(GROUPS, dtype=object)[coldest], index=test.index)
+
+
+def _describe(splits: list[tuple[int, Split]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "scenario": split.name,
+                "seed": seed,
+                "hash": split.hash,
+                "train": len(split.train),
+                "revealed": len(split.revealed),
+                "test": len(split.test),
+            }
+            for seed, split in splits
+        ]
+    )
+
+
+def _reset_peak() -> None:
+    """Let Linux count the peak of this process's memory anew; elsewhere there is no such count."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _memory(field_name: str) -> float:
+    """Memory of this process in MiB, as Linux counts it; NaN elsewhere."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return float("nan")
+    lines = [line.split() for line in status.splitlines() if line.startswith(f"{field_name}:")]
+    return float(lines[0][1]) / 1024 if lines else float("nan")

@@ -1,0 +1,188 @@
+"""`ranking_metrics`: from tidy frames of ids to the metrics of every user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from recsys.evaluation import metrics as core
+from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
+from recsys.vocabulary import Vocabulary
+
+__all__ = ["ranking_metrics"]
+
+# The names of the table, in its order.
+_METRICS: dict[str, Callable[[core.Hits, core.Codes, int], core.Values]] = {
+    "HR": lambda hits, n, k: core.hit_rate(hits, k),
+    "Recall": core.recall,
+    "RecallCalibrated": core.recall_calibrated,
+    "Precision": lambda hits, n, k: core.precision(hits, k),
+    "NDCG": core.ndcg,
+    "MRR": lambda hits, n, k: core.mrr(hits, k),
+    "MAP": core.average_precision,
+}
+
+
+def ranking_metrics(
+    recommendations: pd.DataFrame,
+    relevant: pd.DataFrame,
+    k: int | Sequence[int] = 10,
+    metrics: Sequence[str] = ("HR", "Recall", "NDCG", "MRR"),
+) -> pd.DataFrame:
+    """Metrics of every user, from tidy frames of ids.
+
+    Every user of `relevant` has a row: those who were recommended nothing score 0. Users who were recommended
+    something but have nothing relevant are left out, and counted. Nothing is averaged, as intervals and tests
+    need every user.
+
+    Parameters
+    ----------
+    recommendations : DataFrame with columns user_id, item_id, rank and, optionally, score
+        As `recommend` returns it; ranks of a user run 1, 2, 3, ... in any row order.
+    relevant : DataFrame with columns user_id, item_id
+        What the users turned out to like. Repeated rows count once; further columns are ignored.
+    k : int or sequence of int, default=10
+        Where to cut the lists.
+    metrics : sequence of str, default=("HR", "Recall", "NDCG", "MRR")
+        Among HR, Recall, RecallCalibrated, Precision, NDCG, MRR and MAP.
+
+    Returns
+    -------
+    DataFrame of shape (n_users, n_cuts * n_metrics)
+        Indexed by user_id, in order of first appearance in `relevant`; columns such as "NDCG@10". Its `attrs`
+        count the users "left_out" (recommended something, nothing relevant) and "without_recommendations".
+
+    Raises
+    ------
+    InvalidInputError
+        If a column is missing, `relevant` is empty, an item comes twice in a list, ranks do not run from 1, a
+        score is not finite, ids are of different kinds (numbers and text), no recommended user is in
+        `relevant`, or a metric is unknown.
+
+    Examples
+    --------
+    >>> lists = pd.DataFrame({"user_id": [7, 7], "item_id": [30, 10], "rank": [1, 2]})
+    >>> liked = pd.DataFrame({"user_id": [7, 8], "item_id": [10, 10]})
+    >>> ranking_metrics(lists, liked, k=2, metrics=["HR", "MRR"])
+             HR@2  MRR@2
+    user_id
+    7         1.0    0.5
+    8         0.0    0.0
+    """
+    cuts = _cuts(k)
+    names = _names(metrics)
+    _require_columns(recommendations, ("user_id", "item_id", "rank"), "recommendations")
+    _require_columns(relevant, ("user_id", "item_id"), "relevant")
+    if not len(relevant):
+        raise InvalidInputError("`relevant` has no rows; expected at least one relevant item to score against.")
+    users, relevant_rows = Vocabulary.from_values(relevant["user_id"], "relevant.user_id")
+    items, relevant_columns = Vocabulary.from_values(relevant["item_id"], "relevant.item_id")
+    lists, counts = _to_lists(recommendations, users, items, max(cuts))
+
+    ones = np.ones(len(relevant), dtype=np.int32)
+    matrix = sparse.coo_array((ones, (relevant_rows, relevant_columns)), shape=(len(users), len(items))).tocsr()
+    n_relevant = np.diff(matrix.indptr).astype(np.int64)
+    hits = core.hit_matrix(lists, matrix)
+    values = {f"{name}@{cut}": _METRICS[name](hits, n_relevant, cut) for cut in cuts for name in names}
+    result = pd.DataFrame(values, index=users.ids.rename("user_id"))
+    result.attrs.update(counts)
+    return result
+
+
+def _names(metrics: Sequence[str]) -> list[str]:
+    """`metrics` as a list of known names."""
+    if isinstance(metrics, str):
+        raise InvalidTypeError(f"`metrics` is {metrics!r}; expected a sequence of names: pass [{metrics!r}].")
+    for name in metrics:
+        if name not in _METRICS:
+            raise InvalidInputError(f"`metrics` holds {name!r}. {did_you_mean(str(name), _METRICS)}")
+    return list(dict.fromkeys(metrics))
+
+
+def _require_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    if not isinstance(frame, pd.DataFrame):
+        raise InvalidTypeError(f"`{name}` is a {type(frame).__name__}; expected a pandas DataFrame.")
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise InvalidInputError(
+            f"`{name}` lacks {examples(missing)}; expected the columns {', '.join(columns)}, "
+            f"got {examples(frame.columns, 6)}."
+        )
+
+
+def _cuts(k: int | Sequence[int]) -> list[int]:
+    """`k` as a list of integers."""
+    cuts = list(k) if isinstance(k, (Sequence, np.ndarray)) and not isinstance(k, str) else [k]
+    if not cuts:
+        raise InvalidInputError("`k` is empty; expected a positive integer, or several.")
+    return list(dict.fromkeys(core.check_rank(cut) for cut in cuts))
+
+
+def _to_lists(
+    recommendations: pd.DataFrame, users: Vocabulary, items: Vocabulary, k: int
+) -> tuple[core.Codes, dict[str, int]]:
+    """Codes of the first k recommendations of each user, and how many users are on one side only."""
+    lists = np.full((len(users), k), -1, dtype=np.int64)
+    if not len(recommendations):
+        return lists, {"left_out": 0, "without_recommendations": len(users)}
+    asked, user = Vocabulary.from_values(recommendations["user_id"], "recommendations.user_id")
+    offered, item = Vocabulary.from_values(recommendations["item_id"], "recommendations.item_id")
+    for known, ours, column in ((users, asked, "user_id"), (items, offered, "item_id")):
+        hint = known.mismatch(ours.ids)
+        if hint:
+            raise InvalidInputError(f"`recommendations.{column}` and `relevant.{column}` cannot match.{hint}")
+    row_of = users.encode(asked.ids)
+    if (row_of < 0).all():
+        raise InvalidInputError(
+            f"None of the {len(asked)} users of `recommendations` ({examples(asked.ids)}) is in `relevant` "
+            f"({examples(users.ids)}); expected the same ids: check that both frames use labels, not codes."
+        )
+    rank = _check_lists(recommendations, asked, user, offered, item)
+    row, code = row_of[user], items.encode(offered.ids)[item]
+    keep = (row >= 0) & (rank <= k)
+    lists[row[keep], rank[keep] - 1] = code[keep]
+    found = int((row_of >= 0).sum())
+    return lists, {"left_out": len(asked) - found, "without_recommendations": len(users) - found}
+
+
+def _check_lists(
+    recommendations: pd.DataFrame, users: Vocabulary, user: core.Codes, items: Vocabulary, item: core.Codes
+) -> core.Codes:
+    """Check scores, ranks and items of the lists; return the ranks."""
+    if "score" in recommendations:
+        score = recommendations["score"]
+        if score.dtype.kind not in "iuf":
+            raise InvalidTypeError(f"`recommendations.score` has dtype {score.dtype}; expected numbers.")
+        bad = ~np.isfinite(score.to_numpy(dtype=np.float64, na_value=np.nan))
+        if bad.any():
+            raise InvalidInputError(
+                f"`recommendations.score` is not finite in {int(bad.sum())} rows (positions "
+                f"{examples(np.flatnonzero(bad))}); expected numbers: a model that scores NaN is broken."
+            )
+    if recommendations["rank"].dtype.kind not in "iu":
+        raise InvalidTypeError(
+            f"`recommendations.rank` has dtype {recommendations['rank'].dtype}; expected integers from 1."
+        )
+    rank = recommendations["rank"].to_numpy(dtype=np.int64, na_value=0)
+    order = np.lexsort((rank, user))
+    start = np.flatnonzero(np.diff(user[order], prepend=-1))
+    place = np.arange(1, len(order) + 1) - np.repeat(start, np.diff(start, append=len(order)))
+    wrong = order[rank[order] != place]
+    if len(wrong):
+        who = users.decode(user[wrong[:1]])
+        raise InvalidInputError(
+            f"`recommendations.rank` of user {examples(who)} has {rank[wrong[0]]} out of sequence; "
+            f"expected the ranks of each user to run 1, 2, 3, ... without gaps or repetitions."
+        )
+    keys = np.sort(user * len(items) + item)
+    twice = keys[1:][keys[1:] == keys[:-1]]
+    if len(twice):
+        who, what = users.decode(twice[:1] // len(items)), items.decode(twice[:1] % len(items))
+        raise InvalidInputError(
+            f"`recommendations` holds item {examples(what)} twice for user {examples(who)} ({len(twice)} "
+            f"repetitions in all); expected each item once a list."
+        )
+    return rank

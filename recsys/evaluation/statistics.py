@@ -1,0 +1,295 @@
+"""How sure we are: intervals and tests over users.
+
+Values are per user: shape (n_users,), or (n_users, n_metrics) to let several metrics share the resamples.
+Seeds are another source of variation; average over them first, user by user, or report them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.utils import check_random_state
+
+from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
+
+__all__ = ["Interval", "bootstrap_interval", "holm", "paired_bootstrap", "randomisation_test"]
+
+Values = npt.NDArray[np.float64]
+Statistic = np.float64 | npt.NDArray[np.float64]
+
+# Cells of a chunk of resamples: small enough to stay in a processor's cache.
+_CHUNK = 2**18
+
+
+class Interval(NamedTuple):
+    """A mean over users and its confidence interval.
+
+    Attributes
+    ----------
+    mean, low, high : float, or ndarray of shape (n_metrics,)
+    """
+
+    mean: Statistic
+    low: Statistic
+    high: Statistic
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike, *, n_resamples: int = 5000, confidence: float = 0.95, random_state: Any = None
+) -> Interval:
+    """Percentile bootstrap interval of the mean over users.
+
+    Users are drawn with replacement, as many as there are, `n_resamples` times; the bounds are the
+    ``(1 - confidence) / 2`` and ``(1 + confidence) / 2`` quantiles of the means.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_users,) or (n_users, n_metrics)
+    n_resamples : int, default=5000
+    confidence : float, default=0.95
+        Between 0 and 1, exclusive.
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    Interval
+        Its bounds are NaN for a single user, of whose spread nothing is known.
+
+    Raises
+    ------
+    InvalidInputError
+        If `values` is empty or not finite, or a parameter is out of range.
+
+    References
+    ----------
+    Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13, 1993.
+
+    Examples
+    --------
+    >>> mean, low, high = bootstrap_interval([0.0, 1.0] * 50, random_state=0)
+    >>> f"{mean:.2f} [{low:.1f}, {high:.1f}]"
+    '0.50 [0.4, 0.6]'
+    """
+    table = _values(values, "values")
+    _check_count(n_resamples, "n_resamples")
+    if not 0 < confidence < 1:
+        raise InvalidInputError(f"`confidence` is {confidence!r}; expected a number between 0 and 1, such as 0.95.")
+    if len(table) == 1:
+        bounds = np.full((2, table.shape[1]), np.nan)
+    else:
+        means = np.empty((n_resamples, table.shape[1]))
+        for part, counts in _resamples(len(table), n_resamples, random_state):
+            means[part] = counts @ table / len(table)
+        bounds = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    shape = np.shape(values)[1:]
+    mean, low, high = (row.reshape(shape)[()] for row in (table.mean(axis=0), *bounds))
+    return Interval(mean, low, high)
+
+
+def paired_bootstrap(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    n_resamples: int = 5000,
+    confidence: float = 0.95,
+    random_state: Any = None,
+) -> Interval:
+    """Bootstrap interval of the mean difference ``a - b`` over the same users.
+
+    Far narrower than two intervals side by side: what makes a user easy for both models cancels.
+
+    Parameters
+    ----------
+    a, b : array-like of shape (n_users,) or (n_users, n_metrics)
+        Row u of both belongs to the same user; where both are pandas objects, their indices must agree.
+    n_resamples : int, default=5000
+    confidence : float, default=0.95
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    InvalidInputError
+        If `a` and `b` are not of the same users, are empty or not finite, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> mean, low, high = paired_bootstrap([0.5, 0.2, 0.9], [0.4, 0.1, 0.8], random_state=0)
+    >>> f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    '0.10 [0.10, 0.10]'
+    """
+    return bootstrap_interval(
+        _differences(a, b), n_resamples=n_resamples, confidence=confidence, random_state=random_state
+    )
+
+
+def randomisation_test(
+    a: npt.ArrayLike, b: npt.ArrayLike, *, n_resamples: int = 5000, random_state: Any = None
+) -> Statistic:
+    """Two-sided p value of the paired randomisation test of ``mean(a - b) = 0``.
+
+    If the models were the same, swapping them for some users, that is flipping the signs of the differences,
+    would change nothing. Where m of R random flips end as far from 0 as what was seen, or farther,
+    ``p = (m + 1) / (R + 1)``.
+
+    Parameters
+    ----------
+    a, b : array-like of shape (n_users,) or (n_users, n_metrics)
+        Row u of both belongs to the same user; where both are pandas objects, their indices must agree.
+    n_resamples : int, default=5000
+        The smallest p value possible is ``1 / (n_resamples + 1)``.
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    float, or ndarray of shape (n_metrics,)
+
+    Raises
+    ------
+    InvalidInputError
+        If `a` and `b` are not of the same users, are empty or not finite, or `n_resamples` is below 1.
+
+    References
+    ----------
+    Smucker, Allan and Carterette, "A comparison of statistical significance tests for information retrieval
+    evaluation", CIKM 2007.
+
+    Examples
+    --------
+    >>> float(randomisation_test([1.0, 0.0], [0.0, 1.0], random_state=0))
+    1.0
+    """
+    differences = _differences(a, b)
+    _check_count(n_resamples, "n_resamples")
+    table = differences.reshape(len(differences), -1)
+    total = table.sum(axis=0)
+    # Sums of the same terms in another order differ in the last bits: these are ties, not evidence.
+    bar = np.abs(total) - 1e-12 * np.abs(table).sum(axis=0)
+    extreme = np.ones(table.shape[1])
+    for _, kept in _coin_flips(len(table), n_resamples, random_state):
+        extreme += (np.abs(2 * (kept @ table) - total) >= bar).sum(axis=0)
+    p: Values = (extreme / (n_resamples + 1)).reshape(differences.shape[1:])
+    result: Statistic = p[()]
+    return result
+
+
+def holm(pvalues: npt.ArrayLike) -> Values:
+    """Adjust the p values of a family of tests for their number (Holm's step-down procedure).
+
+    With the m values in ascending order, ``p_i' = max_{j <= i} min(1, (m - j + 1) p_j)``. Rejecting where
+    ``p' <= alpha`` keeps the chance of any false rejection below alpha, however the tests are related.
+
+    Parameters
+    ----------
+    pvalues : array-like of shape (n_tests,)
+
+    Returns
+    -------
+    ndarray of shape (n_tests,), float64
+        In the order given.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is not between 0 and 1.
+
+    References
+    ----------
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics, 1979.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
+    """
+    p = np.asarray(pvalues, dtype=np.float64)
+    if p.ndim != 1:
+        raise InvalidInputError(f"`pvalues` has shape {p.shape}; expected one value per test, shape (n_tests,).")
+    bad = ~((p >= 0) & (p <= 1))
+    if bad.any():
+        raise InvalidInputError(f"`pvalues` holds {examples(p[bad])}; expected numbers from 0 to 1.")
+    order = np.argsort(p, kind="stable")
+    scaled = np.minimum(p[order] * np.arange(len(p), 0, -1), 1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(scaled)
+    return adjusted
+
+
+def _resamples(n: int, n_resamples: int, random_state: Any) -> Iterator[tuple[slice, Values]]:
+    """How often each of n users is drawn, for chunks of resamples."""
+    rng = _generator(random_state)
+    size = max(1, _CHUNK // n)
+    for start in range(0, n_resamples, size):
+        part = slice(start, min(start + size, n_resamples))
+        rows = part.stop - start
+        drawn = rng.integers(n, size=(rows, n), dtype=np.int32) + np.arange(rows)[:, None] * n
+        yield part, np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+
+
+def _coin_flips(n: int, n_resamples: int, random_state: Any) -> Iterator[tuple[slice, Values]]:
+    """For each of n users 0 or 1, for chunks of resamples."""
+    rng = _generator(random_state)
+    size = max(1, _CHUNK // n)
+    for start in range(0, n_resamples, size):
+        part = slice(start, min(start + size, n_resamples))
+        rows = part.stop - start
+        packed = np.frombuffer(rng.bytes(rows * (-(-n // 8))), dtype=np.uint8).reshape(rows, -1)
+        yield part, np.unpackbits(packed, axis=1, count=n).astype(np.float64)
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _values(values: npt.ArrayLike, name: str) -> Values:
+    """Per-user values as a checked table of shape (n_users, n_metrics)."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim not in (1, 2) or not array.size:
+        raise InvalidInputError(
+            f"`{name}` has shape {array.shape}; expected one row per user: (n_users,) or (n_users, n_metrics)."
+        )
+    table = array.reshape(len(array), -1)
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if len(bad):
+        raise InvalidInputError(
+            f"`{name}` holds NaN or infinite values for {len(bad)} users (rows {examples(bad)}); "
+            f"expected a number for every user: leave out users who cannot be judged."
+        )
+    return table
+
+
+def _differences(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
+    """``a - b`` of the same users and metrics."""
+    if isinstance(a, (pd.Series, pd.DataFrame)) and isinstance(b, (pd.Series, pd.DataFrame)):
+        if not a.index.equals(b.index):
+            raise InvalidInputError(
+                f"`a` and `b` are not of the same users in the same order ({len(a)} and {len(b)} rows); "
+                f"expected equal indices: pass b.loc[a.index]."
+            )
+        if isinstance(a, pd.DataFrame) and isinstance(b, pd.DataFrame) and not a.columns.equals(b.columns):
+            raise InvalidInputError(
+                f"`a` and `b` have the columns {examples(a.columns, 6)} and {examples(b.columns, 6)}; "
+                f"expected the same metrics in the same order."
+            )
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape:
+        raise InvalidInputError(
+            f"`a` has shape {first.shape} and `b` {second.shape}; expected the same users and metrics."
+        )
+    _values(first, "a")
+    _values(second, "b")
+    return first - second
+
+
+def _check_count(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InvalidTypeError(f"`{name}` is {value!r}; expected a positive integer.")
+    if value < 1:
+        raise InvalidInputError(f"`{name}` is {value!r}; expected a positive integer.")

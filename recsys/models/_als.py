@@ -1,0 +1,329 @@
+"""Alternating least squares for implicit feedback: the mathematics, on blocks of rows of about the same length.
+
+The vector x of a user with positives P minimises ``sum_i c_i (p_i - x.y_i)^2 + l2 |x|^2``: it solves ``A x = b`` with
+``A = Y'Y + l2 I + sum_P (c_i - 1) y_i y_i'`` and ``b = sum_P c_i y_i``. Items are solved for in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from joblib import effective_n_jobs
+
+from recsys._sparse import Csr, positives
+from recsys.exceptions import InvalidInputError
+from recsys.topk import run_on_threads
+
+__all__ = ["PaddedRows", "als_half_step", "als_loss", "pad_rows"]
+
+Floats = npt.NDArray[np.float32]
+
+# What a block gathers stays in a core's share of the cache over all passes of the conjugate gradients.
+BLOCK_BYTES = 4 * 2**20
+# A row costs vectors of its own besides its entries: about this many entries' worth.
+ROW_SLOTS = 4
+# Below this squared residual a row is solved; its further steps would divide noise by noise.
+TINY = 1e-20
+
+
+class Block(NamedTuple):
+    """Rows of about the same length, padded with entries of weight 0: `rows` (b,), the others (b, longest)."""
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.integer]
+    weights: Floats
+
+
+class PaddedRows(NamedTuple):
+    """A sparse matrix as `pad_rows` lays it out."""
+
+    shape: tuple[int, int]
+    slots: int
+    blocks: list[Block]
+
+
+class _System(NamedTuple):
+    """What the rows of one half step have in common."""
+
+    fixed: Floats
+    gram: Floats
+    alpha: float
+    slots: int
+
+
+def pad_rows(matrix: Csr, n_factors: int) -> PaddedRows:
+    """Lay a matrix out for `als_half_step`: once for all its iterations.
+
+    Rows are sorted by length and cut into blocks, each padded to its longest row. The result takes 8 bytes an entry.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m), float32
+        Weights of the positives. Explicit zeros are no positives.
+    n_factors : int
+        A block of vectors of this length fits the cache.
+
+    Returns
+    -------
+    PaddedRows
+        Its `blocks` leave out rows without positives.
+
+    Raises
+    ------
+    InvalidInputError
+        If a weight is negative.
+
+    Examples
+    --------
+    >>> padded = pad_rows(Csr(np.array([[1, 0, 2], [0, 0, 0], [0, 3, 0]], dtype=np.float32)), n_factors=2)
+    >>> padded.blocks[0].rows, padded.blocks[0].weights
+    (array([0, 2]), array([[1., 2.],
+           [3., 0.]], dtype=float32))
+    """
+    if (matrix.data <= 0).any():
+        if (matrix.data < 0).any():
+            raise InvalidInputError(f"`matrix` has the weight {matrix.data.min()}; expected no negative ones.")
+        matrix = positives(matrix)
+    slots = max(1, BLOCK_BYTES // (4 * n_factors))
+    lengths = np.diff(matrix.indptr)
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    blocks = []
+    start = 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        stop = start + max(1, slots // (longest + ROW_SLOTS))
+        rows = order[start:stop]
+        at = np.arange(longest)
+        filled = at < lengths[rows, None]
+        at = np.where(filled, at + matrix.indptr[rows, None], 0)
+        weights = np.where(filled, matrix.data[at], 0).astype(np.float32, copy=False)
+        blocks.append(Block(rows, np.where(filled, matrix.indices[at], 0), weights))
+        start = stop
+    return PaddedRows((int(matrix.shape[0]), int(matrix.shape[1])), slots, blocks)
+
+
+def als_half_step(
+    matrix: Csr | PaddedRows,
+    fixed: Floats,
+    current: Floats | None = None,
+    *,
+    alpha: float,
+    regularization: float,
+    solver: Literal["cg", "cholesky"] = "cg",
+    cg_steps: int = 3,
+    n_jobs: int | None = None,
+) -> Floats:
+    r"""Solve for the vectors of all rows, those of the columns being fixed.
+
+    Row u minimises :math:`\sum_i c_{ui} (p_{ui} - x_u^\top y_i)^2 + \lambda \|x_u\|^2`, where :math:`p_{ui} = 1` and
+    :math:`c_{ui} = 1 + \alpha r_{ui}` for positives of weight :math:`r_{ui}`, 0 and 1 elsewhere [1]_.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m), float32, or PaddedRows
+        Weights of the positives; pass ``pad_rows(matrix, n_factors)`` to lay it out once for many half steps.
+    fixed : ndarray of shape (m, n_factors), float32
+        The vectors of the columns.
+    current : ndarray of shape (n, n_factors), float32, default=None
+        Where the conjugate gradients start; None: from 0. Not changed. The exact solver ignores it.
+    alpha : float
+    regularization : float
+        :math:`\lambda`, the same for every row, however many positives it has.
+    solver : {"cg", "cholesky"}, default="cg"
+        `cg_steps` conjugate gradient steps [2]_, or the exact solution.
+    cg_steps : int, default=3
+    n_jobs : int, default=None
+        Threads, as in scikit-learn; the answer is the same bit for bit whatever their number.
+
+    Returns
+    -------
+    ndarray of shape (n, n_factors), float32
+        Exactly 0 for rows without positives.
+
+    Raises
+    ------
+    InvalidInputError
+        If the solver is unknown, shapes do not fit, or the exact system is singular (only without regularisation).
+
+    References
+    ----------
+    .. [1] Y. Hu, Y. Koren, C. Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008, section 4.
+    .. [2] G. Takács, I. Pilászy, D. Tikk, "Applications of the Conjugate Gradient Method for Implicit Feedback
+       Collaborative Filtering", RecSys 2011.
+
+    Examples
+    --------
+    >>> matrix = Csr(np.array([[1, 0], [0, 0]], dtype=np.float32))
+    >>> fixed = np.eye(2, dtype=np.float32)
+    >>> als_half_step(matrix, fixed, alpha=1.0, regularization=0.5)
+    array([[0.8, 0. ],
+           [0. , 0. ]], dtype=float32)
+    """
+    if solver not in ("cg", "cholesky"):
+        raise InvalidInputError(f"`solver` is {solver!r}; expected 'cg' or 'cholesky'.")
+    n_columns, n_factors = fixed.shape
+    n_rows = matrix.shape[0]
+    if matrix.shape[1] != n_columns or (current is not None and current.shape != (n_rows, n_factors)):
+        start = None if current is None else current.shape
+        raise InvalidInputError(
+            f"`matrix`, `fixed` and `current` have the shapes {matrix.shape}, {fixed.shape} and {start}; "
+            f"expected (n, m), (m, n_factors) and (n, n_factors)."
+        )
+    padded = matrix if isinstance(matrix, PaddedRows) else pad_rows(matrix, n_factors)
+    fixed = np.ascontiguousarray(fixed, dtype=np.float32)
+    gram = fixed.T @ fixed + np.float32(regularization) * np.eye(n_factors, dtype=np.float32)
+    system = _System(fixed, gram, alpha, padded.slots)
+    answer = np.zeros((n_rows, n_factors), dtype=np.float32)
+
+    def solve(share: list[Block]) -> None:
+        entries = min(padded.slots, max(block.columns.size for block in share))
+        scratch = np.empty((entries, n_factors), dtype=np.float32)
+        for block in share:
+            if solver == "cholesky":
+                answer[block.rows] = _solve_exactly(system, block, scratch)
+            else:
+                start = np.zeros((len(block.rows), n_factors), np.float32) if current is None else current[block.rows]
+                answer[block.rows] = _solve_by_gradients(system, block, start, cg_steps, scratch)
+
+    # A few shares a thread even out their speeds; neighbours in the list of blocks cost about the same.
+    n_shares = min(4 * effective_n_jobs(n_jobs), len(padded.blocks))
+    run_on_threads(solve, [padded.blocks[i::n_shares] for i in range(n_shares)], n_jobs)
+    return answer
+
+
+def _gather(system: _System, columns: npt.NDArray[np.integer], scratch: Floats) -> Floats:
+    """The vectors of the columns of a block, (b, length, n_factors), in `scratch`."""
+    vectors = scratch[: columns.size]
+    # mode="clip" spares a copy of the output; the columns of a CSR matrix are valid.
+    np.take(system.fixed, columns.ravel(), axis=0, out=vectors, mode="clip")
+    return vectors.reshape(*columns.shape, -1)
+
+
+def _solve_by_gradients(system: _System, block: Block, x: Floats, steps: int, scratch: Floats) -> Floats:
+    """Conjugate gradient steps from `x`, which is changed."""
+    if block.columns.size > system.slots:
+        # One row too long to gather at once: its matrix is made piece by piece.
+        matrix, residual = _normal_equations(system, block, scratch)
+        residual -= x @ matrix[0]
+        return _conjugate_gradients(lambda p: p @ matrix[0], x, residual, steps)
+    vectors = _gather(system, block.columns, scratch)
+    extra = (np.float32(system.alpha) * block.weights)[:, None]
+
+    def apply(p: Floats) -> Floats:
+        inner = (vectors @ p[:, :, None]).transpose(0, 2, 1)
+        inner *= extra
+        image: Floats = np.matmul(inner, vectors)[:, 0]
+        image += p @ system.gram
+        return image
+
+    # b - A x in one pass: a positive adds c - (c - 1) x.y times its vector; padding adds nothing.
+    inner = (vectors @ x[:, :, None]).transpose(0, 2, 1)
+    np.subtract(1, inner, out=inner)
+    inner *= extra
+    inner += block.weights[:, None] > 0
+    residual = np.matmul(inner, vectors)[:, 0]
+    residual -= x @ system.gram
+    return _conjugate_gradients(apply, x, residual, steps)
+
+
+def _conjugate_gradients(apply: Callable[[Floats], Floats], x: Floats, residual: Floats, steps: int) -> Floats:
+    """Steps of the conjugate gradient method on every row of `x` at once; changes `x` and `residual`."""
+    direction = residual.copy()
+    squared = np.einsum("bf,bf->b", residual, residual)
+    for _ in range(steps):
+        image = apply(direction)
+        curvature = np.einsum("bf,bf->b", direction, image)
+        open_ = (squared > TINY) & (curvature > 0)
+        length = np.divide(squared, curvature, out=np.zeros_like(squared), where=open_)[:, None]
+        x += length * direction
+        residual -= length * image
+        previous, squared = squared, np.einsum("bf,bf->b", residual, residual)
+        direction *= np.divide(squared, previous, out=np.zeros_like(squared), where=open_)[:, None]
+        direction += residual
+    return x
+
+
+def _solve_exactly(system: _System, block: Block, scratch: Floats) -> Floats:
+    """Cholesky factors of a batch of rows at a time, so that their matrices take no more than a block."""
+    n_factors = system.fixed.shape[1]
+    size = max(1, BLOCK_BYTES // (4 * n_factors**2))
+    answer = np.empty((len(block.rows), n_factors), dtype=np.float32)
+    for start in range(0, len(block.rows), size):
+        batch = slice(start, start + size)
+        part = Block(block.rows[batch], block.columns[batch], block.weights[batch])
+        matrix, target = _normal_equations(system, part, scratch)
+        try:
+            factor = np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError as error:
+            raise InvalidInputError(
+                "`regularization` is too small: the system of a row is singular; expected a larger value."
+            ) from error
+        answer[batch] = _substitute(factor, target)
+    return answer
+
+
+def _normal_equations(system: _System, block: Block, scratch: Floats) -> tuple[Floats, Floats]:
+    """A (b, n_factors, n_factors) and b (b, n_factors), summed over pieces of the columns that fit `scratch`."""
+    n_rows, longest = block.columns.shape
+    matrix = np.repeat(system.gram[None], n_rows, axis=0)
+    target = np.zeros((n_rows, 1, system.fixed.shape[1]), dtype=np.float32)
+    step = max(1, len(scratch) // n_rows)
+    for start in range(0, longest, step):
+        weights = block.weights[:, start : start + step]
+        vectors = _gather(system, block.columns[:, start : start + step], scratch)
+        extra = np.float32(system.alpha) * weights
+        matrix += (vectors * extra[:, :, None]).transpose(0, 2, 1) @ vectors
+        target += (extra + (weights > 0))[:, None] @ vectors
+    return matrix, target[:, 0]
+
+
+def _substitute(factor: Floats, target: Floats) -> Floats:
+    """Solve ``L L' x = target`` for lower triangular L, (b, f, f), column by column for the whole batch."""
+    x = target.copy()
+    for j in range(x.shape[1]):
+        x[:, j] /= factor[:, j, j]
+        x[:, j + 1 :] -= factor[:, j + 1 :, j] * x[:, j, None]
+    for j in reversed(range(x.shape[1])):
+        x[:, j] /= factor[:, j, j]
+        x[:, :j] -= factor[:, j, :j] * x[:, j, None]
+    return x
+
+
+def als_loss(matrix: Csr, users: Floats, items: Floats, *, alpha: float, regularization: float) -> float:
+    r"""The objective that the half steps lower, over all pairs, without the dense matrix.
+
+    :math:`\sum_{ui} c_{ui} (p_{ui} - x_u^\top y_i)^2 + \lambda (\sum_u \|x_u\|^2 + \sum_i \|y_i\|^2)`. Were no pair a
+    positive, the sum would be :math:`\mathrm{tr}(X^\top X\, Y^\top Y)`; the positives correct it.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m), float32
+        Weights of the positives.
+    users : ndarray of shape (n, n_factors), float32
+    items : ndarray of shape (m, n_factors), float32
+    alpha, regularization : float
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> one, two = np.ones((1, 1), dtype=np.float32), np.ones((2, 1), dtype=np.float32)
+    >>> als_loss(Csr([[3.0, 0.0]]), one, 2 * two, alpha=1.0, regularization=0.0)
+    8.0
+    """
+    x, y = users.astype(np.float64), items.astype(np.float64)
+    gram_x, gram_y = x.T @ x, y.T @ y
+    loss = float(np.sum(gram_x * gram_y) + regularization * (np.trace(gram_x) + np.trace(gram_y)))
+    rows = np.repeat(np.arange(len(x)), np.diff(matrix.indptr))
+    for start in range(0, matrix.nnz, 2**16):
+        piece = slice(start, start + 2**16)
+        inner = np.einsum("ef,ef->e", x[rows[piece]], y[matrix.indices[piece]])
+        confidence = 1 + alpha * matrix.data[piece].astype(np.float64)
+        change = confidence * (1 - inner) ** 2 - inner**2
+        loss += float(change[matrix.data[piece] > 0].sum())
+    return loss

@@ -1,0 +1,1 @@
+"""The mathematics of `ContrastiveRecommender`: fusion, towers, losses, training, stopping, closed-form readout."""

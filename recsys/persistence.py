@@ -1,0 +1,444 @@
+"""Save and load fitted models: a directory of JSON and safetensors, written atomically, never unpickled.
+
+::
+
+    model/
+        manifest.json                 schema version, class, parameters, names and SHA-256 of the files below
+        state-<token>.json            everything that is not an array
+        arrays-<token>.safetensors    every array
+
+A save writes its content files under fresh names and then replaces the manifest in one rename. Whoever loads sees the
+manifest of before or of after, and the files it names, so a crash leaves the old model or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy import sparse
+
+from recsys.exceptions import CorruptModelError, PersistenceError, SchemaVersionError, examples
+from recsys.features import EncodedFeatures, FeatureEncoder
+from recsys.vocabulary import Vocabulary
+
+__all__ = ["SCHEMA_VERSION", "load", "persistent", "read_directory", "read_manifest", "write_directory"]
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+# The names that a save gives its files; no other file is ever removed.
+CONTENT = re.compile(r"(arrays-[0-9a-f]{16}\.safetensors|state-[0-9a-f]{16}\.json|manifest-[0-9a-f]{16}\.tmp)")
+
+# The keys by which JSON stands for what it has no form for.
+MARKERS = frozenset({"__array__", "__csr__", "__tuple__", "__dict__", "__class__"})
+
+SCALARS = {type(None), bool, int, float, str}
+
+T = TypeVar("T", bound=type)
+
+# Classes whose instances may stand in a fitted attribute, by name; filled by `persistent`.
+_CLASSES: dict[str, Any] = {}
+
+
+def persistent(cls: T) -> T:
+    """Class decorator: instances may be part of a saved model.
+
+    Parameters
+    ----------
+    cls : type
+        It offers ``to_state()``, a dict of arrays, JSON values and further persistent objects, and the class method
+        ``from_state(state)``, its inverse.
+
+    Returns
+    -------
+    type
+        `cls`.
+    """
+    _CLASSES[cls.__name__] = cls
+    return cls
+
+
+for _part in (Vocabulary, EncodedFeatures, FeatureEncoder):
+    persistent(_part)
+
+
+def write_directory(path: str | os.PathLike[str], state: dict[str, Any], header: dict[str, Any]) -> None:
+    """Write `state` into the directory `path`, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+        A directory; made if it is not there. A model that it holds is replaced in one step.
+    state : dict
+        Arrays, CSR matrices, JSON values, lists, tuples and dicts of these, and persistent objects.
+    header : dict
+        Stands in the manifest: what a reader must know before it reads the rest. No arrays.
+
+    Raises
+    ------
+    PersistenceError
+        If something cannot be stored or written, or `path` is a file or a directory of other content.
+    """
+    from safetensors.numpy import save
+
+    directory = Path(path)
+    _refuse_foreign(directory)
+    arrays: dict[str, np.ndarray] = {}
+    in_header: dict[str, np.ndarray] = {}
+    packed, packed_header = _pack(state, "", arrays), _pack(header, "", in_header)
+    if in_header:
+        raise PersistenceError(f"`header` holds arrays: {examples(in_header)}; expected them in `state`: move them.")
+    token = secrets.token_hex(8)
+    contents = {f"arrays-{token}.safetensors": save(arrays), f"state-{token}.json": _json(packed)}
+    manifest: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        **packed_header,
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    manifest["checksum"] = _checksum(manifest)
+    try:
+        _commit(directory, contents, f"manifest-{token}.tmp", _json(manifest, indent=1))
+    except OSError as error:
+        raise PersistenceError(
+            f"Writing to {directory} failed: {error}; a model that was there still loads, and nothing half-written is "
+            f"left. Mend the cause and save again."
+        ) from error
+
+
+def read_directory(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what `write_directory` wrote, checking every byte against the manifest.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    state : dict
+    header : dict
+        The manifest.
+
+    Raises
+    ------
+    PersistenceError
+        If there is no model at `path`, or it holds what this release does not have.
+    CorruptModelError
+        If a file is missing, truncated or altered.
+    SchemaVersionError
+        If the model was written by a newer release.
+    """
+    manifest = read_manifest(path)
+    while True:
+        try:
+            return _read_state(Path(path), manifest), manifest
+        except CorruptModelError:
+            # A save meanwhile replaces the manifest and then removes the files of the old one.
+            fresh = read_manifest(path)
+            if fresh["checksum"] == manifest["checksum"]:
+                raise
+            manifest = fresh
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check the manifest of a saved model alone.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    PersistenceError, CorruptModelError, SchemaVersionError
+        As in `read_directory`.
+    """
+    file = Path(path) / MANIFEST
+    try:
+        manifest = json.loads(_read(file))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PersistenceError(
+            f"There is no saved model at {Path(path)}: {MANIFEST} is missing; expected a directory that `save` wrote."
+        ) from error
+    except ValueError as error:
+        raise CorruptModelError(
+            f"{file} is not valid JSON: the model was truncated or altered; restore it or save it again."
+        ) from error
+    if not _is_manifest(manifest):
+        raise CorruptModelError(f"{file} is no manifest of a saved model; expected one that `save` wrote.")
+    # How the checksum is made holds for every schema version, so that a newer model is told from an altered one.
+    if manifest.get("checksum") != _checksum(manifest):
+        raise CorruptModelError(f"{file} was altered: its checksum does not match; restore it or save the model again.")
+    version = manifest["schema_version"]
+    if version > SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"The model at {Path(path)} has schema version {version}, written by recsys "
+            f"{manifest.get('recsys_version', '?')}; this release reads up to {SCHEMA_VERSION}: upgrade recsys."
+        )
+    # A manifest is data: its names never lead out of the directory.
+    outside = [name for name in manifest["files"] if not CONTENT.fullmatch(name)]
+    if outside:
+        raise CorruptModelError(f"{file} names {examples(outside)}; expected plain names of files that `save` wrote.")
+    header: dict[str, Any] = _unpack(manifest, {})
+    return header
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load a model that `save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The directory.
+
+    Returns
+    -------
+    estimator
+        The fitted model, of the class that was saved.
+
+    Raises
+    ------
+    PersistenceError
+        If there is no model at `path`, or its class is unknown to this release.
+    CorruptModelError
+        If a file is missing, truncated or altered.
+    SchemaVersionError
+        If the model was written by a newer release.
+
+    Examples
+    --------
+    >>> import pandas as pd, recsys, tempfile
+    >>> X = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["tea", "tea"]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     recsys.Popularity().fit(X).save(folder)
+    ...     model = recsys.load(folder)
+    >>> model
+    Popularity()
+    """
+    # Importing the class makes known what its state is made of: it comes before the state.
+    _model_class(read_manifest(path), path)
+    state, manifest = read_directory(path)
+    return _model_class(manifest, path)._from_saved(manifest["parameters"], state)
+
+
+def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
+    import recsys
+
+    name = manifest.get("class")
+    cls = getattr(recsys, name) if isinstance(name, str) and name in recsys.__all__ else None
+    if not hasattr(cls, "_from_saved") or inspect.isabstract(cls):
+        raise PersistenceError(
+            f"The model at {Path(path)} is of class {name!r}, which this release does not have; expected one of "
+            f"`recsys`: upgrade recsys, or load it with the package that saved it."
+        )
+    return cls
+
+
+def _pack(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Turn a value into JSON, moving its arrays into `arrays` under their path."""
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        value = value.item()
+    if type(value) in SCALARS:
+        return value
+    if isinstance(value, np.ndarray):
+        return {"__array__": _put(value, path, arrays)}
+    if isinstance(value, (sparse.csr_matrix, sparse.csr_array)):
+        names = [_put(getattr(value, part), f"{path}.{part}", arrays) for part in ("data", "indices", "indptr")]
+        return {"__csr__": names, "shape": [int(n) for n in value.shape]}
+    if isinstance(value, (list, tuple)):
+        items: list[Any] = list(value)
+        if not set(map(type, items)) <= SCALARS:
+            items = [_pack(item, f"{path}[{i}]", arrays) for i, item in enumerate(items)]
+        return {"__tuple__": items} if isinstance(value, tuple) else items
+    if isinstance(value, dict) and all(type(key) is str for key in value):
+        packed = {key: _pack(item, f"{path}.{key}" if path else key, arrays) for key, item in value.items()}
+        return {"__dict__": packed} if MARKERS & packed.keys() else packed
+    name = type(value).__name__
+    if _CLASSES.get(name) is type(value):
+        return {"__class__": name, "state": _pack(value.to_state(), path, arrays)}
+    raise PersistenceError(
+        f"`{path}` is of type {name}, which cannot be stored; expected numbers, strings, None, numeric arrays, CSR "
+        f"matrices, or lists, tuples and dicts (with text for keys) of these. Nothing was written."
+    )
+
+
+def _put(array: np.ndarray, path: str, arrays: dict[str, np.ndarray]) -> str:
+    """Take up an array under the name `path`, or the nearest one that is free; return the name."""
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise PersistenceError(
+            f"`{path}` is an array of dtype {array.dtype}, which cannot be stored; expected booleans, integers or "
+            f"floats of at most 64 bits: convert it. Nothing was written."
+        )
+    while path in arrays:
+        path += "'"
+    arrays[path] = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return path
+
+
+def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "__array__" in value:
+        return arrays[value["__array__"]]
+    if "__csr__" in value:
+        data, indices, indptr = (arrays[name] for name in value["__csr__"])
+        return sparse.csr_matrix((data, indices, indptr), shape=tuple(value["shape"]))
+    if "__tuple__" in value:
+        return tuple(_unpack(item, arrays) for item in value["__tuple__"])
+    if "__class__" in value:
+        cls = _CLASSES.get(value["__class__"])
+        if cls is None:
+            raise PersistenceError(
+                f"The model holds a {value['__class__']!r}, which this release does not have: upgrade recsys."
+            )
+        return cls.from_state(_unpack(value["state"], arrays))
+    return {key: _unpack(item, arrays) for key, item in value.get("__dict__", value).items()}
+
+
+def _read_state(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_arrays
+
+    contents: dict[str, bytes] = {}
+    for name, expected in manifest["files"].items():
+        try:
+            content = _read(directory / name)
+        except FileNotFoundError as error:
+            raise CorruptModelError(f"{name} is missing from {directory}: copy the whole directory.") from error
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise CorruptModelError(
+                f"{name} in {directory} was truncated or altered: its checksum does not match; restore it or save the "
+                f"model again."
+            )
+        contents[name.partition("-")[0]] = content
+    try:
+        return dict(_unpack(json.loads(contents["state"]), load_arrays(contents["arrays"])))
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CorruptModelError(
+            f"The files in {directory} match their checksums but are no model ({type(error).__name__}: {error}); "
+            f"expected what `save` wrote."
+        ) from error
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise PersistenceError(f"{file} cannot be read: {error}; expected a file that `save` wrote.") from error
+
+
+def _is_manifest(value: Any) -> bool:
+    if not isinstance(value, dict) or type(value.get("schema_version")) is not int:
+        return False
+    return isinstance(value.get("files"), dict)
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    body = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(_json(body)).hexdigest()
+
+
+def _json(value: Any, indent: int | None = None) -> bytes:
+    text = json.dumps(value, indent=indent, sort_keys=indent is None, ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Refuse to save over a file, or among files that belong to somebody else."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise PersistenceError(f"`path` is the file {directory}; expected the name of a directory: choose another.")
+    names = {file.name for file in directory.iterdir()}
+    leftovers = {name for name in names if CONTENT.fullmatch(name)}
+    # A model may have other files beside it; one whose manifest is damaged, or was never written, may not.
+    ours = bool(leftovers) and not names - leftovers - {MANIFEST}
+    with contextlib.suppress(OSError, ValueError):
+        ours = ours or _is_manifest(json.loads((directory / MANIFEST).read_bytes()))
+    if names and not ours:
+        raise PersistenceError(
+            f"`path` ({directory}) holds files that are no saved model: {examples(sorted(names))}; expected a new or "
+            f"empty directory, or one that `save` wrote: choose another."
+        )
+
+
+def _commit(directory: Path, contents: dict[str, bytes], draft: str, manifest: bytes) -> None:
+    """Write the content files and then, in one rename, the manifest that names them; undo what fails before."""
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    replaced = _named_files(directory)
+    with contextlib.ExitStack() as undo:
+        if is_new:
+            undo.callback(_remove_empty, directory)
+        undo.callback(_remove_unnamed, directory, [*contents, draft])
+        for name, content in contents.items():
+            _write_synced(directory / name, content)
+        _write_synced(directory / draft, manifest)
+        _sync_directory(directory)
+        os.replace(directory / draft, directory / MANIFEST)
+        undo.pop_all()
+    _sync_directory(directory)
+    # Files that a killed save left are an hour old at least: younger ones may belong to a save that is under way.
+    old = [file.name for file in directory.iterdir() if CONTENT.fullmatch(file.name) and _age(file) > 3600]
+    _remove_unnamed(directory, [*replaced, *old])
+
+
+def _write_synced(file: Path, content: bytes) -> None:
+    with open(file, "xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    # Windows cannot open a directory; its rename is durable without.
+    with contextlib.suppress(PermissionError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _named_files(directory: Path) -> set[str]:
+    """The content files of the model that is there now; none where its manifest cannot be read."""
+    try:
+        return set(read_manifest(directory)["files"])
+    except PersistenceError:
+        return set()
+
+
+def _remove_unnamed(directory: Path, names: Iterable[str]) -> None:
+    """Remove these files, unless the model that is there now names them."""
+    for name in set(names) - _named_files(directory):
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()
+
+
+def _remove_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def _age(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

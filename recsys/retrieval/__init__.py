@@ -1,0 +1,28 @@
+"""Serving: find the best items of a large catalogue fast.
+
+Names arrive when they are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recsys.retrieval.index import ItemIndex
+
+__all__ = ["ItemIndex"]
+
+_HOMES = {"ItemIndex": "recsys.retrieval.index"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,119 @@
+"""Recommenders whose score is an inner product of a user's and an item's vector: what an index can serve."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from recsys._state import COLD, Codes, Features, Floats, OnCold
+from recsys.base import BaseRecommender
+from recsys.interactions import UserBatch
+from recsys.topk import row_chunks
+from recsys.vocabulary import as_ids
+
+__all__ = ["VectorRecommender"]
+
+
+class VectorRecommender(BaseRecommender):
+    """Base of models whose score is an inner product; see the hooks `_user_vectors` and `_item_vectors`."""
+
+    def user_vectors(
+        self,
+        users: Any,
+        *,
+        user_features: Features = None,
+        interactions: Any = None,
+        context: Any = None,
+        on_cold: OnCold = "features",
+    ) -> Floats:
+        """Vectors whose inner products with `item_vectors` are exactly the scores, those of the prior included.
+
+        Parameters
+        ----------
+        users, user_features, interactions, context, on_cold
+            As in `recommend`.
+
+        Returns
+        -------
+        ndarray of shape (n_users, n_dimensions + 1), float32
+            The last dimension is 1 for cold users, whose other dimensions are 0.
+        """
+        check_is_fitted(self)
+        batch, _ = self._batch(as_ids(users, "users"), user_features, interactions, context, on_cold)
+        if on_cold == "features":
+            self._warn_cold(batch)
+        cold = batch.path == COLD
+        vectors = np.zeros((len(batch), self._item_vectors().shape[1] + 1), dtype=np.float32)
+        vectors[cold, -1] = 1
+        if not cold.all():
+            vectors[~cold, :-1] = self._user_vectors(batch.take(np.flatnonzero(~cold)))
+        return vectors
+
+    def item_vectors(self, items: Any = None) -> Floats:
+        """Vectors of items; the last dimension is their popularity, the prior.
+
+        Parameters
+        ----------
+        items : array-like of shape (n,), default=None
+            Items of the catalogue. None: all of it, in catalogue order.
+
+        Returns
+        -------
+        ndarray of shape (n, n_dimensions + 1), float32
+
+        Raises
+        ------
+        InvalidInputError
+            If an item is not in the catalogue.
+        """
+        check_is_fitted(self)
+        vectors = np.column_stack([self._item_vectors(), self.popularity_])
+        return vectors if items is None else vectors[self._known_items(items)]
+
+    def _batch_scorer(self) -> Callable[[UserBatch], Floats]:
+        transposed = self._item_vectors().T
+        return lambda batch: self._user_vectors(batch) @ transposed
+
+    def _score_batch(self, batch: UserBatch) -> Floats:
+        return self._batch_scorer()(batch)
+
+    def _score_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> Floats:
+        scores = self.popularity_[items]
+        told = np.flatnonzero(batch.path != COLD)
+        if not len(told):
+            return scores
+        batch, position = batch.take(told), np.full(len(batch), -1)
+        position[told] = np.arange(len(told))
+        rows = position[rows]
+        item_vectors = self._item_vectors()
+        order = np.argsort(rows, kind="stable")
+        for queries in row_chunks(len(batch), item_vectors.shape[1]):
+            at = order[slice(*np.searchsorted(rows[order], [queries.start, queries.stop]))]
+            users = self._user_vectors(batch.take(queries))
+            for part in row_chunks(len(at), item_vectors.shape[1]):
+                i = at[part]
+                scores[i] = np.einsum("nd,nd->n", users[rows[i] - queries.start], item_vectors[items[i]])
+        return scores
+
+    def _similarity(self, items: Codes) -> Floats:
+        """Cosine of the item vectors."""
+        vectors = self._item_embeddings()
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+        return np.asarray(unit[items] @ unit.T, dtype=np.float32)
+
+    def _item_embeddings(self) -> Floats:
+        """Hook: the part of the item vectors that tells items apart by taste."""
+        return self._item_vectors()
+
+    @abstractmethod
+    def _user_vectors(self, batch: UserBatch) -> Floats:
+        """Hook: vectors of users who are not cold, (n_users, n_dimensions)."""
+
+    @abstractmethod
+    def _item_vectors(self) -> Floats:
+        """Hook: vectors of the whole catalogue, (n_items, n_dimensions)."""

@@ -1,0 +1,60 @@
+"""`make benchmark` prints and writes what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import run
+from recsys import EASE, Popularity
+from recsys.evaluation import ItemColdSplit, LeaveLastOut
+
+
+def test_a_table_replaces_what_stood_between_its_marks_and_nothing_else() -> None:
+    text = "a\n<!-- table: ml-1m -->\nold\n<!-- end of table -->\nb\n<!-- table: x -->\nkept\n<!-- end of table -->\n"
+    assert run.with_table(text, "ml-1m", r"| \1 |" + "\n") == text.replace("old", r"| \1 |")
+    assert run.with_table(text, "ml-10m", "new\n") == text
+
+
+def test_everything_is_printed_and_written(
+    ml_100k: Any, data_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECSYS_DATA_HOME", str(data_home))
+    monkeypatch.setattr(run, "models", lambda: {"Popularity": Popularity(), "EASE": EASE()})
+    monkeypatch.setattr(run, "splitters", lambda: {"last": LeaveLastOut(), "item-cold": ItemColdSplit()})
+    readme = run.README.read_text()
+    run.main(["--output", str(tmp_path), "--seeds", "2"])
+    markdown = (tmp_path / "ml-100k.md").read_text()
+    assert markdown in capsys.readouterr().out
+    assert "### leave-last-out (943 users)" in markdown
+    # Nobody is known to have a cold item: both models fall back to the order of the catalogue there.
+    [cold] = [line for line in markdown.splitlines() if line.startswith("| item-cold (cold")]
+    assert cold.count("**") == 4
+    values = json.loads((tmp_path / "ml-100k.json").read_text())
+    assert {split["seed"] for split in values["splits"]} == {0, 1}
+    assert len({split["hash"] for split in values["splits"] if split["scenario"].startswith("item-cold")}) > 1
+    assert values["environment"]["packages"]["recsys"] == "0.1.0"
+    shown = {(row["model"], row["scenario"], row["metric"], row["group"]): row for row in values["results"]}
+    best = shown["EASE", "leave-last-out", "NDCG@10", "overall"]
+    assert best["low"] < best["mean"] < best["high"]
+    assert f"{best['mean']:.4f} [{best['low']:.4f}, {best['high']:.4f}]" in markdown
+    assert best["difference_low"] > 0
+    assert run.README.read_text() == readme
+
+
+def test_a_part_of_the_benchmark_writes_nothing(
+    ml_100k: Any, data_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECSYS_DATA_HOME", str(data_home))
+    run.main(["--models", "Popularity", "--scenarios", "leave-last-out", "--output", str(tmp_path)])
+    assert "nothing is written" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["--seeds", "0"])
+    assert "--seeds is 0; expected at least 1" in capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""The evaluator: what it reports is what a loop by hand finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import EASE, BaseRecommender, ContentKNN, Popularity
+from recsys.datasets import make_movielens_like
+from recsys.evaluation import (
+    Evaluation,
+    Evaluator,
+    ItemColdSplit,
+    LeaveLastOut,
+    RandomSplit,
+    UserColdSplit,
+    bootstrap_interval,
+    paired_bootstrap,
+)
+from recsys.exceptions import InvalidInputError
+
+MODELS: dict[str, BaseRecommender] = {"Popularity": Popularity(), "EASE": EASE(l2=20.0)}
+
+
+@pytest.fixture(scope="module")
+def data() -> Any:
+    return make_movielens_like(n_users=80, n_items=50, n_interactions=1600, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def evaluation(data: Any) -> Evaluation:
+    splitters = [LeaveLastOut(), UserColdSplit(k=(0, 5)), ItemColdSplit(hot_test_size=0.1)]
+    return Evaluator(splitters, seeds=(0, 1), n_resamples=200).evaluate({**MODELS, "Content": ContentKNN()}, data)
+
+
+def test_leave_last_out_equals_a_loop(data: Any, evaluation: Evaluation) -> None:
+    X = data.interactions[["user_id", "item_id"]]
+    [split] = LeaveLastOut().splits(X, groups=data.interactions["timestamp"])
+    items = data.items.sample(frac=1, random_state=0)
+    lists = EASE(l2=20.0).fit(X.iloc[split.train], item_features=items).recommend(X["user_id"].unique(), k=10)
+    wanted = X.iloc[split.test].set_index("user_id")["item_id"]
+    ranks = {user: part["item_id"].tolist() for user, part in lists.groupby("user_id")}
+    expected = {
+        user: 1 / np.log2(ranks[user].index(item) + 2) if item in ranks[user] else 0.0 for user, item in wanted.items()
+    }
+    rows = evaluation.per_user.query("scenario == 'leave-last-out' and model == 'EASE' and group == 'overall'")
+    found = rows.set_index("user_id")["NDCG@10"]
+    assert found.to_dict() == pytest.approx(expected)
+    assert sum(expected.values()) > 0
+
+
+def test_the_table_is_the_bootstrap_of_the_users(evaluation: Evaluation) -> None:
+    rows = evaluation.per_user.query("scenario == 'user-cold k=5' and group == 'overall'")
+    ease = rows[rows["model"] == "EASE"].groupby("user_id", sort=False)["NDCG@10"].mean()
+    popularity = rows[rows["model"] == "Popularity"].groupby("user_id", sort=False)["NDCG@10"].mean()
+    line = evaluation.table().query(
+        "scenario == 'user-cold k=5' and group == 'overall' and model == 'EASE' and metric == 'NDCG@10'"
+    )
+    options: dict[str, Any] = {"n_resamples": 200, "random_state": 0}
+    assert line[["mean", "low", "high"]].to_numpy()[0] == pytest.approx(bootstrap_interval(ease, **options))
+    expected = paired_bootstrap(ease.to_numpy(), popularity[ease.index].to_numpy(), **options)
+    assert line[["difference", "difference_low", "difference_high"]].to_numpy()[0] == pytest.approx(expected)
+    assert evaluation.compare("EASE", "Popularity", "user-cold k=5", "NDCG@10") == pytest.approx(expected)
+    assert line["n_users"].item() == len(ease)
+
+
+def test_the_baseline_is_compared_with_nobody(evaluation: Evaluation) -> None:
+    table = evaluation.table()
+    own = table[table["model"] == "Popularity"]
+    assert own[["difference", "p_value"]].isna().all(axis=None)
+    assert table[table["model"] != "Popularity"]["p_value"].between(0, 1).all()
+
+
+def test_groups_are_told_apart(evaluation: Evaluation) -> None:
+    groups = evaluation.per_user.groupby("scenario")["group"].unique().map(set).to_dict()
+    assert groups["user-cold k=0"] == {"overall", "cold-start"}
+    assert {"overall", "few-shot"} <= groups["user-cold k=5"]
+    assert groups["item-cold (cold candidates)"] == {"overall", "cold-start"}
+    assert groups["item-cold (whole catalogue)"] == {"overall", "hot", "cold-start"}
+    cold = evaluation.per_user.query("scenario == 'item-cold (whole catalogue)' and group == 'cold-start'")
+    means = cold.groupby("model")["NDCG@10"].mean()
+    # Popularity gives warm items nothing: it finds them only for users who have nearly all hot ones.
+    assert means["Popularity"] < 0.5 * means["Content"]
+
+
+def test_scenarios_of_one_train_set_share_a_fit(evaluation: Evaluation) -> None:
+    cold = evaluation.costs[evaluation.costs["scenario"].str.startswith("user-cold")]
+    assert (cold.groupby(["model", "seed"])["fit_seconds"].nunique() == 1).all()
+    assert (evaluation.costs[["fit_seconds", "recommend_seconds"]] > 0).all(axis=None)
+    shares = evaluation.costs.set_index(["scenario", "model"])["cold_share"]
+    assert (shares["user-cold k=0", "EASE"] == 1).all()
+    assert (shares["user-cold k=5", "EASE"] == 0).all()
+
+
+def test_constant_scores_gain_nothing_from_the_order_of_the_items(data: Any) -> None:
+    # Cold items listed best first would look well ranked by a model that scores them all alike.
+    best_first = data.interactions["item_id"].value_counts().index
+    items = data.items.set_index("item_id").loc[best_first].reset_index()
+    sorted_data = type(data)(interactions=data.interactions, users=data.users, items=items)
+    splitters, seeds = [ItemColdSplit(test_size=0.5)], tuple(range(12))
+    found = Evaluator(splitters, seeds=seeds, n_resamples=10).evaluate({"Popularity": Popularity()}, sorted_data)
+    rows = found.per_user.query("scenario == 'item-cold (cold candidates)' and group == 'overall'")
+    # A random list of 10 of 25 finds a relevant item as often as it holds one; best first finds far more.
+    n_relevant = data.interactions.groupby("user_id").size().mean() / 2
+    assert rows["Recall@10"].mean() == pytest.approx(10 / 25, abs=0.06)
+    assert n_relevant > 3
+
+
+def test_the_same_seeds_give_the_same_results(data: Any, evaluation: Evaluation) -> None:
+    again = Evaluator([LeaveLastOut()], seeds=(0,), n_resamples=200).evaluate(MODELS, data)
+    rows = evaluation.per_user.query("scenario == 'leave-last-out' and seed == 0 and model != 'Content'")
+    pd.testing.assert_frame_equal(again.per_user, rows.reset_index(drop=True))
+    assert set(again.splits["hash"]) <= set(evaluation.splits["hash"])
+
+
+def test_validation_rows_are_neither_learned_nor_recommended(data: Any) -> None:
+    splitter = RandomSplit(test_size=0.1, validation_size=0.3)
+    found = Evaluator([splitter], n_resamples=10).evaluate({"Popularity": Popularity()}, data)
+    X = data.interactions[["user_id", "item_id"]]
+    [split] = RandomSplit(test_size=0.1, validation_size=0.3, random_state=0).splits(X)
+    assert found.splits["train"].item() == len(split.train)
+    model = Popularity().fit(X.iloc[split.train], item_features=data.items.sample(frac=1, random_state=0))
+    lists = model.recommend(X["user_id"].iloc[split.test].unique(), exclude=X.iloc[split.validation])
+    relevant = X.iloc[split.test].merge(lists)
+    overall = found.per_user[found.per_user["group"] == "overall"].set_index("user_id")
+    assert set(overall.index[overall["HR@10"] > 0]) == set(relevant["user_id"])
+
+
+def test_min_rating_drops_rows(data: Any) -> None:
+    found = Evaluator([LeaveLastOut()], min_rating=4, n_resamples=10).evaluate({"Popularity": Popularity()}, data)
+    assert found.splits[["train", "test"]].sum(axis=None) == (data.interactions["rating"] >= 4).sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "models", "message"),
+    [
+        ({"splitters": []}, MODELS, "`splitters` is empty; expected at least one"),
+        ({"splitters": [LeaveLastOut()], "seeds": ()}, MODELS, "`seeds` is empty"),
+        ({"splitters": [LeaveLastOut()]}, {}, "`models` is empty"),
+        ({"splitters": [LeaveLastOut()], "baseline": "Popularty"}, MODELS, "Did you mean 'Popularity'?"),
+    ],
+)
+def test_bad_input_is_refused(data: Any, options: dict[str, Any], models: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message.replace("?", r"\?")):
+        Evaluator(**options).evaluate(models, data)
+
+
+def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> None:
+    with pytest.raises(InvalidInputError, match="Nothing was measured for model 'Nobody'"):
+        evaluation.compare("Nobody", "EASE", "leave-last-out", "NDCG@10")

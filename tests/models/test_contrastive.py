@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from recsys import ContentKNN, ContrastiveRecommender, FeatureTable, Popularity, load
+from recsys.base import BaseRecommender
+from recsys.datasets import make_movielens_like
+from recsys.evaluation.metrics import hit_matrix, ndcg
+from recsys.evaluation.statistics import paired_bootstrap
+from recsys.exceptions import ColdStartWarning, InvalidInputError
+
+N = 32
+
+
+def make(**params: Any) -> ContrastiveRecommender:
+    return ContrastiveRecommender(
+        **({"n_factors": 8, "max_iter": 12, "learning_rate": 0.01, "random_state": 0} | params)
+    )
+
+
+def world(*, context: bool = False, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Two groups of users who like the items of theirs; every eighth user and item is warm."""
+    rng = np.random.default_rng(seed)
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(N), np.arange(N), indexing="ij"))
+    kept = (user % 2 == item % 2) & (user % 8 != 7) & (item % 8 != 7) & (rng.random(len(user)) < 0.6)
+    X = pd.DataFrame({"user_id": user[kept], "item_id": [f"i{i}" for i in item[kept]]})
+    if context:
+        X["daytime"] = np.where(item[kept] % 4 < 2, "morning", "evening")
+    club = np.where(np.arange(N) % 2 == 0, "chess", "tennis")
+    users = pd.DataFrame({"club": club, "age": rng.uniform(20, 60, N)}, index=pd.RangeIndex(N, name="user_id"))
+    genres = [["board", "calm"] if i % 2 == 0 else ["ball"] for i in range(N)]
+    items = pd.DataFrame({"genres": genres}, index=pd.Index([f"i{i}" for i in range(N)], name="item_id"))
+    return X, users, items
+
+
+def fitted(*, context: bool = False, **params: Any) -> ContrastiveRecommender:
+    X, users, items = world(context=context)
+    return make(**params).fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
+
+
+def sums_to_predictions(model: ContrastiveRecommender, X: pd.DataFrame, **told: Any) -> pd.DataFrame:
+    explained = model.explain(X, **told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        scores = model.predict(X, **told)
+    sums = explained.groupby("row")["contribution"].sum()
+    assert sums.index.tolist() == list(range(len(X)))
+    np.testing.assert_allclose(sums, scores, rtol=1e-4, atol=1e-4)
+    return explained
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_explanations_sum_to_predictions(context: bool) -> None:
+    model = fitted(context=context)
+    model.add_items(pd.DataFrame({"genres": [["ball"]]}, index=["late"]))
+    X = pd.DataFrame({"user_id": [0, 7, 500, 600, 0, 0], "item_id": ["i2", "i1", "i3", "i5", "i7", "late"]})
+    if context:
+        X["daytime"] = ["morning", "evening", None, "morning", "noon", "evening"]
+    clicks = pd.DataFrame({"user_id": [500, 0], "item_id": ["i1", "late"]})
+    explained = sums_to_predictions(model, X, interactions=clicks)
+    fields = {row: set(part["source"] + " " + part["field"]) for row, part in explained.groupby("row")}
+    of_user = {"user club", "user age"} | ({"user daytime"} if context else set())
+    of_item = {"item id", "item genres", "prior average item"}
+    assert fields[0] == {"user id", "user history"} | of_user | of_item
+    assert fields[1] == of_user | of_item
+    assert fields[2] == {"user history"} | of_item
+    assert fields[3] == {"prior popularity"}
+    # A warm item has no id to speak of; an unseen value of the context tells nothing.
+    assert fields[4] == {"user id", "user history", "user club", "user age"} | (of_item - {"item id"})
+    assert fields[5] == {"user id", "user history"} | of_user | (of_item - {"item id"})
+    assert explained["weight"].between(0, 1).all()
+
+
+def test_explanation_of_unknown_items_and_without_features() -> None:
+    model = fitted()
+    told = pd.DataFrame({"genres": [["calm"]]}, index=pd.Index(["unheard"], name="item_id"))
+    X = pd.DataFrame({"user_id": [0, 1], "item_id": ["unheard", "unheard of"]})
+    sums_to_predictions(model, X, item_features=told)
+    bare = make(max_iter=3).fit(world()[0])
+    explained = sums_to_predictions(bare, world()[0][:20])
+    assert set(explained["field"]) == {"id", "history", "average item"}
+
+
+def test_warm_items_and_users_of_the_right_group_come_first() -> None:
+    model = fitted()
+    warm = [f"i{i}" for i in range(N) if i % 8 == 7]
+    model.add_items(pd.DataFrame({"genres": [["board", "calm"]]}, index=["even"]))
+    # All warm items of the data are of the odd group; the added one is of the even group.
+    X = pd.DataFrame({"user_id": np.repeat([0, 2, 1, 3], 5), "item_id": [*warm, "even"] * 4})
+    scores = model.predict(X).reshape(4, 5)
+    assert (scores[:2, 4:] > scores[:2, :4]).all()
+    assert (scores[2:, 4:] < scores[2:, :4]).all()
+    found = model.recommend([7, 15], k=10, exclude=["even"])
+    assert (found["path"] == "warm").all()
+    assert (found["item_id"].str[1:].astype(int) % 2 == 1).all()
+    few = model.recommend(
+        [900], k=5, exclude=["even"], interactions=pd.DataFrame({"user_id": [900, 900], "item_id": ["i0", "i2"]})
+    )
+    assert (few["item_id"].str[1:].astype(int) % 2 == 0).all()
+
+
+@cache
+def movielens_like() -> tuple[Any, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Features; interactions to train on; those of held-out users; those of held-out items with trained users."""
+    ml = make_movielens_like(900, 200, 30_000, random_state=0)
+    X, rng = ml.interactions[["user_id", "item_id"]], np.random.default_rng(0)
+    new_user = X["user_id"].isin(rng.permutation(ml.users["user_id"])[:300])
+    new_item = X["item_id"].isin(rng.permutation(ml.items["item_id"])[:60])
+    return ml, X[~new_user & ~new_item], X[new_user & ~new_item], X[~new_user & new_item]
+
+
+@cache
+def trained(kind: type[BaseRecommender]) -> BaseRecommender:
+    ml, train, _, _ = movielens_like()
+    model = make(n_factors=32, max_iter=15, learning_rate=0.005) if kind is ContrastiveRecommender else kind()
+    fitted: BaseRecommender = model.fit(
+        train, user_features=FeatureTable(ml.users), item_features=FeatureTable(ml.items)
+    )
+    return fitted
+
+
+def ndcg_at_10(model: BaseRecommender, wanted: pd.DataFrame, **told: Any) -> Any:
+    users, codes = np.unique(wanted["user_id"], return_inverse=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        found = model.recommend(users, k=10, **told)
+    lists = np.full((len(users), 10), -1)
+    lists[np.searchsorted(users, found["user_id"]), found["rank"] - 1] = model.items_.encode(found["item_id"])
+    truth = np.zeros((len(users), len(model.items_)), dtype=np.float32)
+    truth[codes, model.items_.encode(wanted["item_id"])] = 1
+    from recsys._sparse import Csr
+
+    return ndcg(hit_matrix(lists, Csr(truth)), truth.sum(1).astype(np.int64), 10)
+
+
+def assert_better(better: Any, worse: Any) -> None:
+    assert paired_bootstrap(better, worse, random_state=0).low > 0
+
+
+def test_beats_popularity_for_warm_users() -> None:
+    _, train, of_new_users, _ = movielens_like()
+    allowed = {"candidates": train["item_id"].unique()}
+    scores = [ndcg_at_10(trained(kind), of_new_users, **allowed) for kind in (ContrastiveRecommender, Popularity)]
+    assert_better(*scores)
+
+
+@pytest.mark.parametrize("n_shown", [2, 5])
+def test_beats_popularity_for_few_shot_users(n_shown: int) -> None:
+    _, train, of_new_users, _ = movielens_like()
+    shown = of_new_users.groupby("user_id").cumcount() < n_shown
+    told = {"interactions": of_new_users[shown], "candidates": train["item_id"].unique()}
+    wanted = of_new_users[~shown]
+    assert_better(*(ndcg_at_10(trained(kind), wanted, **told) for kind in (ContrastiveRecommender, Popularity)))
+
+
+def test_beats_content_neighbours_for_warm_items() -> None:
+    _, _, _, of_new_items = movielens_like()
+    told = {"candidates": of_new_items["item_id"].unique()}
+    assert_better(*(ndcg_at_10(trained(kind), of_new_items, **told) for kind in (ContrastiveRecommender, ContentKNN)))
+
+
+def test_context_decides_the_item() -> None:
+    model = fitted(context=True)
+    X = world()[0]
+    hot = X["item_id"].unique()
+    for user in (0, 1):
+        asked = pd.DataFrame({"daytime": ["morning", "evening"]})
+        found = model.recommend([user, user], k=3, context=asked, candidates=hot, exclude_seen=False)
+        item = found["item_id"].str[1:].astype(int).to_numpy()
+        assert (item % 2 == user).all()
+        assert (item[:3] % 4 < 2).all()
+        assert (item[3:] % 4 >= 2).all()
+    unknown = model.recommend([0], k=5, exclude_seen=False)
+    assert (unknown["item_id"].str[1:].astype(int) % 2 == 0).all()
+
+
+def test_partial_fit_grows_and_keeps_what_was_learned() -> None:
+    X, users, items = world()
+    told: dict[str, Any] = {"user_features": FeatureTable(users), "item_features": FeatureTable(items)}
+    held = np.random.default_rng(1).random(len(X)) < 0.2
+    model = make(max_iter=30).fit(X[~held], **told)
+    before = model.score(X[held])
+    day2 = pd.DataFrame({"user_id": [0, 2, 4, 6, 1000], "item_id": ["fresh"] * 4 + ["i2"]})
+    model.partial_fit(day2, item_features=pd.DataFrame({"genres": [["calm"]]}, index=["fresh"]))
+    assert model.n_iter_ == 10
+    assert len(model.towers_.user_ids) == len(model.users_) == N + 1
+    assert len(model.towers_.item_ids) == len(model.items_) == len(model.item_vectors_) == N + 1
+    assert model.score(X[held]) > before - 0.1
+    even, odd = model.predict(pd.DataFrame({"user_id": [8, 9], "item_id": ["fresh", "fresh"]}))
+    assert even > odd
+    assert (model.recommend([1000], k=5)["path"] == "hot").all()
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_early_stopping(context: bool) -> None:
+    model = fitted(context=context, early_stopping=True, n_iter_no_change=2, max_iter=8, validation_fraction=0.2)
+    assert 1 <= model.n_iter_ <= 8
+    assert len(model.loss_curve_) == model.n_iter_
+    again = fitted(context=context, early_stopping=True, n_iter_no_change=2, max_iter=8, validation_fraction=0.2)
+    np.testing.assert_array_equal(model.item_vectors_, again.item_vectors_)
+
+
+SMALL = pd.DataFrame({"user_id": [1, 1, 2, 2, 3, 3, 4], "item_id": ["a", "b", "a", "c", "b", "c", "d"]})
+KINDS = pd.DataFrame({"kind": ["x", "y", "x", "y", "x"]}, index=pd.Index(list("abcde"), name="item_id"))
+NOTHING = pd.DataFrame({"kind": [np.nan] * 5}, index=KINDS.index)
+ZEROS = pd.DataFrame({"kind": [np.zeros(3)] * 5}, index=KINDS.index)
+AGES = pd.DataFrame({"age": [1.0, 2.0, 3.0, 4.0, 5.0]}, index=pd.Index([1, 2, 3, 4, 5], name="user_id"))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(
+    ("X", "told"),
+    [
+        (SMALL, {}),
+        (SMALL, {"user_features": AGES}),
+        (SMALL, {"item_features": KINDS}),
+        (SMALL, {"item_features": NOTHING}),
+        (SMALL, {"item_features": ZEROS}),
+        (SMALL, {"item_features": KINDS.assign(other=np.nan)}),
+        (SMALL[:2], {}),
+        (SMALL[SMALL["item_id"] == "a"], {"item_features": KINDS}),
+        (SMALL[:1], {}),
+        (SMALL[:1], {"item_features": KINDS, "user_features": AGES}),
+        (SMALL.assign(daytime=np.nan), {}),
+    ],
+    ids=[
+        "no features",
+        "features of users alone",
+        "features of items alone",
+        "no value in a field",
+        "a vector of zeros",
+        "no value in one of two fields",
+        "one user",
+        "one item",
+        "one interaction",
+        "one interaction, many warm items",
+        "no value in the context",
+    ],
+)
+def test_little_data(X: pd.DataFrame, told: dict[str, Any], early_stopping: bool) -> None:
+    model = make(max_iter=3, early_stopping=early_stopping)
+    model.fit(X, **{name: FeatureTable(frame) for name, frame in told.items()})
+    assert np.isfinite(sums_to_predictions(model, X)["contribution"]).all()
+    assert np.isfinite(model.item_vectors_).all()
+    found = model.recommend(X["user_id"].unique(), k=10, exclude_seen=False)
+    assert len(found) == X["user_id"].nunique() * len(model.items_)
+    assert 1 <= model.n_iter_ <= 3
+
+
+def test_without_positives_there_is_nothing_to_learn() -> None:
+    with pytest.raises(InvalidInputError, match="none of the 7 rows of `X` a positive"):
+        make().fit(SMALL, np.zeros(7))
+
+
+def test_constant_ratings_are_positives() -> None:
+    first, second = make(max_iter=3).fit(SMALL), make(max_iter=3).fit(SMALL, np.full(7, 3.0))
+    np.testing.assert_array_equal(first.item_vectors_, second.item_vectors_)
+
+
+@pytest.mark.parametrize("learning_rate", [1e6, 1e2])
+def test_divergence_is_told_and_leaves_finite_predictions(learning_rate: float) -> None:
+    ml = make_movielens_like(200, 120, 4000, random_state=0)
+    X = ml.interactions[["user_id", "item_id"]]
+    model = make(learning_rate=learning_rate, max_iter=6)
+    with pytest.warns(ConvergenceWarning, match=r"diverged in epoch \d.*lower `learning_rate`") as caught:
+        model.fit(X, user_features=FeatureTable(ml.users), item_features=FeatureTable(ml.items))
+    assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
+    assert model.n_iter_ < 6
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_sample_of_the_catalogue_is_enough() -> None:
+    model = fitted(n_negatives=6, max_iter=30)
+    found = model.recommend(range(6), k=8)
+    right = found["item_id"].str[1:].astype(int) % 2 == found["user_id"] % 2
+    assert right.mean() > 0.9
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_saved_and_loaded_it_answers_the_same(context: bool, tmp_path: Path) -> None:
+    model = fitted(context=context)
+    model.add_items(pd.DataFrame({"genres": [["ball"]]}, index=["late"]))
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    users = [0, 7, 900]
+    clicks = pd.DataFrame({"user_id": [900], "item_id": ["late"]})
+    pd.testing.assert_frame_equal(
+        loaded.recommend(users, interactions=clicks), model.recommend(users, interactions=clicks)
+    )
+    X = world(context=context)[0]
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    # It can go on learning, just as the original.
+    np.testing.assert_array_equal(loaded.partial_fit(X[:50]).predict(X), model.partial_fit(X[:50]).predict(X))
+
+
+def test_two_fits_agree_bit_for_bit() -> None:
+    first, second, other = fitted(), fitted(), fitted(random_state=1)
+    np.testing.assert_array_equal(first.item_vectors_, second.item_vectors_)
+    np.testing.assert_array_equal(first.user_vectors([0, 7]), second.user_vectors([0, 7]))
+    assert first.loss_curve_ == second.loss_curve_
+    assert not np.array_equal(first.item_vectors_, other.item_vectors_)
+
+
+def test_a_random_state_is_drawn_from() -> None:
+    state = np.random.RandomState(0)
+    first, second = fitted(random_state=state), fitted(random_state=state)
+    np.testing.assert_array_equal(first.item_vectors_, fitted().item_vectors_)
+    assert not np.array_equal(first.item_vectors_, second.item_vectors_)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import MatrixFactorization, Popularity
+from recsys.exceptions import ColdStartWarning
+
+
+def world(seed: int = 0, n_users: int = 30, n_items: int = 20) -> tuple[pd.DataFrame, pd.Series]:
+    """Two groups of users who like the items of theirs, with weights; some rows are only seen."""
+    rng = np.random.default_rng(seed)
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(n_users), np.arange(n_items), indexing="ij"))
+    kept = rng.random(len(user)) < np.where(user % 2 == item % 2, 0.5, 0.1)
+    X = pd.DataFrame({"user_id": 100 + user[kept], "item_id": [f"i{i}" for i in item[kept]]})
+    return X, pd.Series(rng.choice([0.0, 1.0, 2.5, 5.0], len(X)))
+
+
+def make(**params: Any) -> MatrixFactorization:
+    return MatrixFactorization(**({"n_factors": 4, "alpha": 3.0, "l2": 0.5, "random_state": 0} | params))
+
+
+def exact_users(model: MatrixFactorization) -> Any:
+    """Weighted ridge regression of the dense rows on the item factors, user by user."""
+    weights = model.history_.toarray().astype(np.float64)
+    items = model.item_factors_.astype(np.float64)
+    answer = np.zeros((len(weights), items.shape[1]))
+    for user, row in enumerate(weights):
+        confidence = 1 + model.alpha * row
+        system = items.T @ (confidence[:, None] * items) + model.l2 * np.eye(items.shape[1])
+        answer[user] = np.linalg.solve(system, items.T @ (confidence * (row > 0)))
+    return answer
+
+
+@pytest.mark.parametrize(("alpha", "l2"), [(3.0, 0.5), (0.0, 1.0), (1000.0, 1.0), (1.0, 1e4), (1.0, 0.01)])
+def test_users_are_the_weighted_least_squares_of_the_last_half_step(alpha: float, l2: float) -> None:
+    model = make(alpha=alpha, l2=l2).fit(*world())
+    np.testing.assert_allclose(model.user_factors_, exact_users(model), rtol=2e-3, atol=1e-5)
+
+
+def test_scores_are_inner_products() -> None:
+    X, y = world()
+    model = make().fit(X, y)
+    users, items = model.users_.encode(X["user_id"]), model.items_.encode(X["item_id"])
+    expected = (model.user_factors_[users] * model.item_factors_[items]).sum(1)
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_large_penalty_leaves_nothing_and_alpha_zero_counts_all_pairs_alike() -> None:
+    X, y = world()
+    assert np.abs(make(l2=1e6).fit(X, y).predict(X)).max() < 1e-6
+    # With alpha = 0 weights do not matter: only who has what does.
+    positive = y > 0
+    first = make(alpha=0.0).fit(X[positive], y[positive])
+    second = make(alpha=0.0).fit(X[positive], y[positive] * 7)
+    np.testing.assert_array_equal(first.predict(X), second.predict(X))
+
+
+@pytest.mark.parametrize(("name", "value"), [("l2", 0.0), ("alpha", -1.0), ("n_factors", 0), ("max_iter", 0)])
+def test_impossible_parameters_are_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' parameter of MatrixFactorization"):
+        make(**{name: value}).fit(*world())
+
+
+def test_a_known_history_folds_in_to_the_stored_factors() -> None:
+    X, y = world()
+    model = make().fit(X, y)
+    # New users with the histories of known ones; their weights are those of `y` in column 2.
+    rows = X[y > 0].assign(rating=y[y > 0])
+    clicks = rows.assign(user_id=rows["user_id"] + 1000)
+    known = rows["user_id"].unique()
+    new = model.user_vectors(known + 1000, interactions=clicks)
+    np.testing.assert_allclose(new, model.user_vectors(known), rtol=1e-4, atol=1e-6)
+    found = model.recommend(known + 1000, k=3, interactions=clicks, exclude_seen=True)
+    assert (found["path"] == "few-shot").all()
+
+
+def test_few_shot_users_are_answered_after_items_were_added() -> None:
+    model = make().fit(*world())
+    before = model.user_vectors([1], interactions=pd.DataFrame({"user_id": [1], "item_id": ["i2"]}))
+    model.add_items(["new"])
+    clicks = pd.DataFrame({"user_id": [1, 1], "item_id": ["i2", "new"]})
+    np.testing.assert_array_equal(model.user_vectors([1], interactions=clicks), before)
+    assert model.predict(pd.DataFrame({"user_id": [100], "item_id": ["new"]})).tolist() == [0.0]
+
+
+def test_explanations_sum_to_predictions() -> None:
+    X, y = world()
+    model = make().fit(X, y)
+    model.add_items(["new"])
+    asked = pd.DataFrame({"user_id": [100, 101, 7, 8, 100, 100], "item_id": ["i1", "i2", "i3", "i4", "new", "i5"]})
+    clicks = pd.DataFrame({"user_id": [7, 7], "item_id": ["i1", "new"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        scores = model.predict(asked, interactions=clicks)
+    told = model.explain(asked, interactions=clicks)
+    np.testing.assert_allclose(told.groupby("row")["contribution"].sum(), scores, rtol=1e-3, atol=1e-5)
+    hot = told[told["row"] == 0]
+    assert set(hot["source"]) == {"history"}
+    liked = X[(X["user_id"] == 100) & (y > 0)]
+    assert set(hot["field"]) == set(liked["item_id"])
+    weight = dict(zip(hot["field"], hot["weight"], strict=True))
+    for item, rating in zip(liked["item_id"], y[liked.index], strict=True):
+        assert weight[item] == pytest.approx(1 + 3 * rating)
+    assert told[told["row"] == 3]["source"].tolist() == ["prior"]
+
+
+def test_partial_fit_learns_of_new_users_and_items() -> None:
+    # Enough rounds to converge: fits of fewer differ between seeds as well.
+    X, y = world()
+    liked = X[y > 0]
+    first = liked["user_id"] < 120
+    model = make(max_iter=45).fit(liked[first])
+    more = pd.concat([liked[~first], pd.DataFrame({"user_id": [100, 102, 104, 106], "item_id": ["fresh"] * 4})])
+    model.partial_fit(more)
+    assert len(model.user_factors_) == len(model.users_) == 30
+    assert len(model.item_factors_) == len(model.items_) == 21
+    np.testing.assert_allclose(model.user_factors_, exact_users(model), rtol=2e-3, atol=1e-5)
+    # Of the group that took it, those who have not; and the other group.
+    others = np.array([user for user in liked["user_id"].unique() if user not in (100, 102, 104, 106)])
+    scores = model.predict(pd.DataFrame({"user_id": others, "item_id": "fresh"}))
+    assert scores[others % 2 == 0].mean() > 2 * scores[others % 2 == 1].mean()
+    anew = make(max_iter=45).fit(pd.concat([liked[first], more]))
+    hot = pd.DataFrame(
+        {"user_id": np.repeat(liked["user_id"].unique(), 20), "item_id": [f"i{i}" for i in range(20)] * 30}
+    )
+    assert np.corrcoef(model.predict(hot), anew.predict(hot))[0, 1] > 0.999
+
+
+def test_tells_groups_apart_where_popularity_does_not() -> None:
+    X, y = world()
+    held = np.random.default_rng(1).random(len(X)) < 0.2
+    train = X[~held], y[~held]
+    assert make(l2=5.0).fit(*train).score(X[held], y[held]) > Popularity().fit(*train).score(X[held], y[held])
+
+
+def test_two_fits_agree_bit_for_bit() -> None:
+    X, y = world()
+    first, second, other = make().fit(X, y), make().fit(X, y), make(random_state=1).fit(X, y)
+    np.testing.assert_array_equal(first.user_factors_, second.user_factors_)
+    np.testing.assert_array_equal(first.item_factors_, second.item_factors_)
+    assert not np.array_equal(first.item_factors_, other.item_factors_)
+    seeded = make(random_state=np.random.RandomState(0)).fit(X, y)
+    np.testing.assert_array_equal(first.item_factors_, seeded.item_factors_)

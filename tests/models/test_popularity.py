@@ -1,0 +1,98 @@
+"""Popularity: shares counted by hand."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys import Popularity
+
+
+@pytest.fixture
+def model() -> Popularity:
+    # Ann and Bob have tea, Bob twice; Cid was shown tea and has milk; Dan dislikes all he has seen.
+    X = pd.DataFrame(
+        {
+            "user_id": ["ann", "bob", "bob", "cid", "cid", "dan"],
+            "item_id": ["tea", "tea", "tea", "tea", "milk", "salt"],
+        }
+    )
+    return Popularity().fit(X, [5, 3, 4, 0, 1, -1], item_features=pd.DataFrame({"kind": ["x", "y"]}, ["tea", "jam"]))
+
+
+def test_the_score_is_the_share_of_users_with_positives(model: Popularity) -> None:
+    assert model.items_.ids.tolist() == ["tea", "milk", "salt", "jam"]
+    np.testing.assert_allclose(model.popularity_, [2 / 3, 1 / 3, 0, 0], rtol=1e-6)
+    assert model.popularity_.dtype == np.float32
+
+
+def test_everybody_gets_the_same_list_less_what_was_seen(model: Popularity) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model.recommend(["eve", "ann", "cid"], k=4)
+    assert found.groupby("user_id", sort=False)["item_id"].apply(list).to_dict() == {
+        "eve": ["tea", "milk", "salt", "jam"],
+        "ann": ["milk", "salt", "jam"],
+        "cid": ["salt", "jam"],
+    }
+    assert found.drop_duplicates("user_id")["path"].tolist() == ["cold", "hot", "hot"]
+
+
+def test_min_rating_raises_the_bar(model: Popularity) -> None:
+    X = pd.DataFrame({"user_id": [1, 2, 3], "item_id": ["a", "a", "b"]})
+    assert Popularity(min_rating=4).fit(X, [5, 3, 4]).popularity_.tolist() == [0.5, 0.5]
+    assert Popularity().fit(X, [5, 3, 4]).popularity_.tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_weights_do_not_matter_beyond_their_sign() -> None:
+    X = pd.DataFrame({"user_id": [1, 2, 3], "item_id": ["a", "a", "b"]})
+    even, uneven = Popularity().fit(X, [1, 1, 1]), Popularity().fit(X, [9, 0.1, 2])
+    np.testing.assert_array_equal(even.popularity_, uneven.popularity_)
+
+
+def test_partial_fit_counts_both_days(model: Popularity) -> None:
+    model.partial_fit(pd.DataFrame({"user_id": ["eve", "dan", "ann"], "item_id": ["milk", "milk", "beer"]}))
+    assert dict(zip(model.items_.ids, model.popularity_.round(4).tolist(), strict=True)) == pytest.approx(
+        {"tea": 0.4, "milk": 0.6, "salt": 0, "jam": 0, "beer": 0.2}
+    )
+
+
+def test_items_that_join_start_at_zero(model: Popularity) -> None:
+    model.add_items(["rum"])
+    assert model.popularity_.tolist()[-1] == 0
+    assert model.predict(pd.DataFrame({"user_id": ["ann"], "item_id": ["rum"]})).tolist() == [0]
+
+
+def test_similar_items_are_the_popular_ones(model: Popularity) -> None:
+    found = model.similar_items(["tea"], k=2)
+    assert found["similar_item_id"].tolist() == ["milk", "salt"]
+    assert found["score"].tolist() == pytest.approx([1 / 3, 0])
+
+
+def test_vectors(model: Popularity) -> None:
+    assert model.user_vectors(["ann", "eve"]).tolist() == [[1, 0], [0, 1]]
+    np.testing.assert_array_equal(model.item_vectors(), np.column_stack([model.popularity_] * 2))
+
+
+def test_explain(model: Popularity) -> None:
+    told = model.explain(pd.DataFrame({"user_id": ["ann", "eve"], "item_id": ["tea", "milk"]}))
+    assert told["source"].tolist() == ["item", "prior"]
+    assert told["field"].tolist() == ["popularity", "popularity"]
+    assert told["contribution"].tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5), st.integers(-1, 3)), min_size=1, max_size=40))
+def test_counts_are_those_of_sets(rows: list[tuple[int, int, int]]) -> None:
+    rows = [*rows, (99, 99, 1)]
+    users, items, weights = zip(*rows, strict=True)
+    model = Popularity().fit(pd.DataFrame({"user_id": users, "item_id": items}), weights)
+    # A pair is a positive if any of its rows is.
+    liked = {(user, item) for user, item, weight in rows if weight > 0}
+    everyone = {user for user, _ in liked}
+    expected = [len({user for user, item in liked if item == label}) / len(everyone) for label in model.items_.ids]
+    np.testing.assert_allclose(model.popularity_, expected, rtol=1e-6)
