@@ -17,6 +17,7 @@ items = pd.DataFrame({"kind": ["drink", "food", "drink", "food"]}, index=["tea",
 for model in (
     recsys.Popularity(),
     recsys.EASE(),
+    recsys.ContentEASE(n_factors=2, l2=0.1, random_state=0),
     recsys.ContentKNN(),
     recsys.MatrixFactorization(n_factors=2, l2=0.1, random_state=0),
     recsys.ContrastiveRecommender(n_factors=4, max_iter=1, random_state=0),

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys import EASE, BaseRecommender, ContentKNN, ContrastiveRecommender, MatrixFactorization, Popularity
+from recsys import (
+    EASE,
+    BaseRecommender,
+    ContentEASE,
+    ContentKNN,
+    ContrastiveRecommender,
+    MatrixFactorization,
+    Popularity,
+)
 from recsys.datasets import fetch_movielens
 from recsys.evaluation import (
     Evaluation,
@@ -43,6 +51,7 @@ def models() -> dict[str, BaseRecommender]:
         "ContentKNN": ContentKNN(),
         "MatrixFactorization": MatrixFactorization(),
         "EASE": EASE(),
+        "ContentEASE": ContentEASE(),
         "ContrastiveRecommender": ContrastiveRecommender(),
     }
 

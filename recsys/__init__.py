@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from . import retrieval as retrieval
     from .base import BaseRecommender
     from .features import FeatureTable
-    from .models.content import ContentKNN
+    from .models.content import ContentEASE
     from .models.contrastive import ContrastiveRecommender
     from .models.ease import EASE
+    from .models.knn import ContentKNN
     from .models.mf import MatrixFactorization
     from .models.popularity import Popularity
     from .persistence import load
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BaseRecommender",
+    "ContentEASE",
     "ContentKNN",
     "ContrastiveRecommender",
     "EASE",
@@ -39,7 +41,8 @@ __all__ = [
 
 _HOMES = {
     "BaseRecommender": "recsys.base",
-    "ContentKNN": "recsys.models.content",
+    "ContentEASE": "recsys.models.content",
+    "ContentKNN": "recsys.models.knn",
     "ContrastiveRecommender": "recsys.models.contrastive",
     "EASE": "recsys.models.ease",
     "FeatureTable": "recsys.features",

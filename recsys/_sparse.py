@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-__all__ = ["Csr", "empty_csr", "pattern", "positives", "take_rows", "to_csr"]
+__all__ = ["Csr", "distinct_rows", "empty_csr", "pattern", "positives", "take_rows", "to_csr"]
 
 Csr = sparse.csr_matrix
 
@@ -126,3 +126,37 @@ def pattern(matrix: Csr) -> Csr:
     """
     ones = np.ones(matrix.nnz, dtype=np.float32)
     return Csr((ones, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def distinct_rows(
+    codes: npt.NDArray[np.integer], matrix: Csr | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Find the distinct pairs of a code and a row.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,), int
+    matrix : scipy.sparse.csr_matrix of shape (n, m) or None
+        None: the codes alone count.
+
+    Returns
+    -------
+    first : ndarray of int64
+        Where each distinct pair comes first, ascending.
+    which : ndarray of shape (n,), int64
+        The position in `first` of each pair.
+
+    Examples
+    --------
+    >>> distinct_rows(np.array([7, 7, 7]), Csr(np.array([[1.0], [2.0], [1.0]])))
+    (array([0, 1]), array([0, 1, 0]))
+    """
+    key: npt.NDArray[np.float64] = np.zeros(len(codes))
+    if matrix is not None:
+        # Equal rows have equal products with one random vector, unequal ones almost surely not.
+        key = np.asarray(matrix.astype(np.float64) @ np.random.default_rng(0).standard_normal(matrix.shape[1]))
+    _, first, which = np.unique(np.column_stack([codes, key]), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return first[order].astype(np.int64), place[which.reshape(-1)]

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from recsys._requests import read_context, read_request_history
-from recsys._sparse import Csr, pattern, positives, take_rows
+from recsys._sparse import Csr, distinct_rows, pattern, positives, take_rows
 from recsys.exceptions import (
     ColdStartError,
     ColdStartWarning,
@@ -70,6 +70,7 @@ class EstimatorState(BaseEstimator, ABC):
 
     # What a model can use: a user of whom only unusable things are known is cold to it.
     _uses_user_features = False
+    _uses_context = False
 
     def __new__(cls, *args: Any, **params: Any) -> EstimatorState:
         """Refuse an unknown parameter with the name of the nearest one."""
@@ -248,11 +249,19 @@ class EstimatorState(BaseEstimator, ABC):
 
     def _queries(self, pairs: Pairs, user_features: Features, interactions: Any) -> tuple[UserBatch, Codes]:
         """The distinct queries of these rows, and which one each row asks."""
-        if self.context_encoder_ is None:
-            users, rows = Vocabulary.from_values(pairs.users)
-            return self._batch(users.ids, user_features, interactions, None, "features")[0], rows
-        batch, _ = self._batch(pairs.users, user_features, interactions, pairs.context, "features")
-        return batch, np.arange(len(pairs))
+        first, rows = self._distinct(pairs.users, pairs.context)
+        context = self._used_context(pairs.context.iloc[first])
+        return self._batch(pairs.users[first], user_features, interactions, context, "features")[0], rows
+
+    def _distinct(self, users: pd.Index, context: pd.DataFrame) -> tuple[Codes, Codes]:
+        """Where each user, or each user in a context that counts, comes first, and which of them each row is."""
+        codes = Vocabulary.from_values(users)[1]
+        used = self._used_context(context)
+        encoded = None if used is None or self.context_encoder_ is None else self.context_encoder_.transform(used, "X")
+        return distinct_rows(codes, None if encoded is None else encoded.matrix)
+
+    def _used_context(self, context: pd.DataFrame) -> pd.DataFrame | None:
+        return context if self._uses_context and self.context_encoder_ is not None else None
 
     def _batch(
         self, ids: pd.Index, user_features: Features, interactions: Any, context: Any, on_cold: OnCold
@@ -277,7 +286,7 @@ class EstimatorState(BaseEstimator, ABC):
             unknown = ids[path == COLD]
             raise ColdStartError(
                 f"Nothing that {type(self).__name__} can use is known of {len(unknown)} of `users`: "
-                f"{examples(unknown)}; pass `user_features` or `interactions`, or "
+                f"{examples(unknown)}; pass {self._what_helps()}, or "
                 f'on_cold="popular".{self.users_.mismatch(unknown)}'
             )
         encoded_context = read_context(context, len(ids), self.context_encoder_)
@@ -297,13 +306,17 @@ class EstimatorState(BaseEstimator, ABC):
             )
         return features.stack(table[1]).take(np.where(rows >= 0, len(ids) + rows, np.arange(len(ids))))
 
-    def _warn_cold(self, batch: UserBatch) -> None:
+    def _what_helps(self) -> str:
+        return "`user_features` or `interactions`" if self._uses_user_features else "`interactions`"
+
+    def _warn_cold(self, batch: UserBatch, ids: pd.Index) -> None:
         n_cold = int((batch.path == COLD).sum())
         if n_cold:
+            hint = self.users_.mismatch(ids) if (batch.codes < 0).all() else ""
             warnings.warn(
                 f"Nothing that {type(self).__name__} can use is known of {n_cold} of {len(batch)} users: they were "
-                f"answered with the most popular items. Pass `user_features` or `interactions`, or "
-                f'on_cold="popular" to agree.',
+                f"answered with the most popular items. Pass {self._what_helps()}, or "
+                f'on_cold="popular" to agree.{hint}',
                 ColdStartWarning,
                 stacklevel=3,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,8 +26,7 @@ from recsys._state import (
     positive_rows,
     refuse_without_positives,
 )
-from recsys.evaluation.metrics import ndcg
-from recsys.exceptions import ColdStartWarning
+from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.features import EncodedFeatures, fit_features
 from recsys.interactions import PATHS, ContextRows, TrainingData, UserBatch, as_frame, read_pairs, read_target
 from recsys.topk import row_chunks, top_k_chunks
@@ -69,10 +67,11 @@ class BaseRecommender(EstimatorState):
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_samples, >= 2)
-            Column 0 holds users, column 1 items, any further column is context. Ids are labels of any kind.
+            Column 0 holds users, column 1 items, any further column is context, which some models use. Ids are labels
+            of any kind.
         y : array-like of shape (n_samples,), default=None
             Weights or ratings: rows above 0 (and not below `min_rating`) are positives, the others only count as seen.
-            None: every row is a positive.
+            None: every row is a positive. Rows of the same pair add up, those of `partial_fit` too.
         user_features, item_features : DataFrame or FeatureTable, default=None
             One row an entity. Entities without interactions are warm: they can be asked for and recommended.
 
@@ -184,8 +183,10 @@ class BaseRecommender(EstimatorState):
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features_in_)
             As in `fit`. Unknown users and items are welcome.
-        user_features, item_features : DataFrame or FeatureTable, default=None
-            Features of users and items that were not known in `fit`.
+        user_features : DataFrame or FeatureTable, default=None
+            Features of users that were not known in `fit`, or newer ones of known users.
+        item_features : DataFrame or FeatureTable, default=None
+            Features of items that are not in the catalogue; those of the others stay as they are.
         interactions : DataFrame, default=None
             Interactions that happened after `fit`, users in column 0 and items in column 1.
 
@@ -195,7 +196,7 @@ class BaseRecommender(EstimatorState):
         """
         pairs, model, item_codes = self._read_predict(X, item_features)
         batch, rows = model._queries(pairs, user_features, interactions)
-        model._warn_cold(batch)
+        model._warn_cold(batch, pairs.users)
         return model._score_pairs(batch, rows, item_codes)
 
     def recommend(
@@ -223,7 +224,8 @@ class BaseRecommender(EstimatorState):
         user_features : DataFrame or FeatureTable, default=None
             Features of new users, or newer ones of known users.
         interactions : DataFrame, default=None
-            Interactions since `fit`: users in column 0, items in column 1 (or named as in `fit`).
+            Interactions since `fit`: users in column 0, items in column 1 (or named as in `fit`). A column ``rating``
+            is read like `y`; without it every row is a positive.
         context : DataFrame of n_users rows or dict, default=None
             Context columns; a dict holds for every user. None: unknown.
         candidates, exclude : array-like of item ids, or DataFrame, default=None
@@ -254,9 +256,9 @@ class BaseRecommender(EstimatorState):
         ids = as_ids(users, "users")
         batch, seen = self._batch(ids, user_features, interactions, context, on_cold)
         if on_cold == "features":
-            self._warn_cold(batch)
-        allowed, candidate_pairs = allowed_items(candidates, self.items_, ids)
-        forbidden, excluded_pairs = excluded_items(exclude, self.items_, ids)
+            self._warn_cold(batch, ids)
+        allowed, candidate_pairs = allowed_items(candidates, self.items_, ids, self.id_names_)
+        forbidden, excluded_pairs = excluded_items(exclude, self.items_, ids, self.id_names_)
         if forbidden is not None:
             allowed = ~forbidden if allowed is None else allowed & ~forbidden
         if excluded_pairs is not None:
@@ -368,7 +370,8 @@ class BaseRecommender(EstimatorState):
     def score(self, X: Any, y: Any = None) -> float:
         """Mean NDCG@10 of what is recommended to the users of `X`, whose positives are the relevant items.
 
-        What a user has seen in `fit` is not recommended; users without positives in `X` are left out.
+        What a user has seen in `fit` is not recommended; users without positives in `X` are left out. To a model that
+        uses context, a user in each context is one to be served.
 
         Parameters
         ----------
@@ -382,21 +385,22 @@ class BaseRecommender(EstimatorState):
         """
         check_is_fitted(self)
         pairs = self._read_pairs(X)
-        weights = read_target(y, len(pairs), self.min_rating)
-        users, rows = Vocabulary.from_values(pairs.users[weights > 0])
-        if not len(users):
+        wanted = np.flatnonzero(read_target(y, len(pairs), self.min_rating) > 0)
+        if not len(wanted):
             return 0.0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ColdStartWarning)
-            recommended = self.recommend(users.ids, k=10)
-        relevant = Vocabulary(self.items_.ids).extend(pairs.items)
-        ones = np.ones(len(rows), dtype=np.float32)
-        truth = to_csr(rows, relevant.encode(pairs.items[weights > 0]), ones, (len(users), len(relevant)))
-        hits = np.zeros((len(users), 10), dtype=bool)
-        at = users.encode(recommended["user_id"])
-        found = np.asarray(truth[at, relevant.encode(recommended["item_id"])]).ravel() > 0
-        hits[at, recommended["rank"].to_numpy() - 1] = found
-        return float(ndcg(hits, np.diff(truth.indptr), 10).mean())
+        users, context = pairs.users[wanted], pairs.context.iloc[wanted]
+        first, query = self._distinct(users, context)
+        batch, seen = self._batch(users[first], None, None, self._used_context(context.iloc[first]), "features")
+        score = self._scorer()
+        lists = top_k_chunks(
+            lambda rows: score(batch.take(rows)), len(first), len(self.items_), 10, exclude=seen
+        ).columns
+        # Items that the model does not know are relevant all the same.
+        relevant = self.items_.extend(pairs.items[wanted])
+        ones = np.ones(len(wanted), dtype=np.float32)
+        truth = to_csr(query, relevant.encode(pairs.items[wanted]), ones, (len(first), len(relevant)))
+        hits = hit_matrix(lists, truth)
+        return float(ndcg(hits, np.diff(truth.indptr).astype(np.int64), 10).mean())
 
     def _scorer(self) -> Callable[[UserBatch], Floats]:
         """A function that scores the catalogue for a batch, whose cold users get the prior."""

@@ -28,6 +28,7 @@ class FeatureTable:
 
     Kinds are inferred from the values and can be told otherwise. Lists of labels are multi-hot, arrays of numbers dense
     vectors, numbers and dates numeric, text of several words that hardly repeats is text, what remains is categorical.
+    A field of more than 100 labels or words keeps those that two entities share.
     It has no length on purpose: scikit-learn's model selection slices whatever is as long as `X`.
 
     Parameters

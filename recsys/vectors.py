@@ -43,9 +43,10 @@ class VectorRecommender(BaseRecommender):
             The last dimension is 1 for cold users, whose other dimensions are 0.
         """
         check_is_fitted(self)
-        batch, _ = self._batch(as_ids(users, "users"), user_features, interactions, context, on_cold)
+        ids = as_ids(users, "users")
+        batch, _ = self._batch(ids, user_features, interactions, context, on_cold)
         if on_cold == "features":
-            self._warn_cold(batch)
+            self._warn_cold(batch, ids)
         cold = batch.path == COLD
         vectors = np.zeros((len(batch), self._item_vectors().shape[1] + 1), dtype=np.float32)
         vectors[cold, -1] = 1

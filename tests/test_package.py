@@ -52,6 +52,7 @@ def test_only_the_contrastive_model_needs_torch() -> None:
 def test_public_names() -> None:
     assert {
         "BaseRecommender",
+        "ContentEASE",
         "ContentKNN",
         "ContrastiveRecommender",
         "EASE",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys._sparse import Csr, empty_csr, pattern, positives, take_rows, to_csr
+from recsys._sparse import Csr, distinct_rows, empty_csr, pattern, positives, take_rows, to_csr
 
 Entries = list[tuple[int, int, int]]
 
@@ -80,3 +80,17 @@ def test_empty_matrices_have_their_shape() -> None:
         assert matrix.nnz == 0
         assert matrix.dtype == np.float32
     assert take_rows(empty_csr(0, 3), np.array([-1, -1])).toarray().tolist() == [[0.0] * 3] * 2
+
+
+def test_distinct_rows_agree_with_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    codes, dense = rng.integers(0, 4, 80), rng.integers(0, 2, (80, 2)).astype(np.float32)
+    first, which = distinct_rows(codes, Csr(dense))
+    seen: dict[tuple[float, ...], int] = {}
+    for code, row in zip(codes, dense, strict=True):
+        seen.setdefault((code, *row), len(seen))
+    expected = [seen[(code, *row)] for code, row in zip(codes, dense, strict=True)]
+    assert which.tolist() == expected
+    assert first.tolist() == [expected.index(i) for i in range(len(seen))]
+    alone, of_code = distinct_rows(codes, None)
+    np.testing.assert_array_equal(codes[alone][of_code], codes)

@@ -18,7 +18,7 @@ from recsys.base import BaseRecommender
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
 from recsys.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, randomisation_test
-from recsys.exceptions import ColdStartWarning, InvalidInputError, did_you_mean
+from recsys.exceptions import ColdStartWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.features import FeatureTable
 
 __all__ = ["Evaluation", "Evaluator"]
@@ -158,9 +158,11 @@ class Evaluation:
 class Evaluator:
     """Runs models over scenarios and seeds on the same splits and compares them user by user.
 
-    For each seed, every splitter is given that seed and every model that has a ``random_state`` too. The rows of the
-    item frame are shuffled by it, as equal scores are ranked in catalogue order and data sets tend to list famous
-    items first. Models learn from the train rows, are asked for the users of the test rows, with the revealed rows as
+    For each seed, every splitter is given that seed and every model that has a ``random_state`` too. The catalogue is
+    shuffled by it, as equal scores are ranked in catalogue order and famous items tend to come first: all users of a
+    model that scores items alike are then shown one random order. Context columns play no part.
+
+    Models learn from the train rows, are asked for the users of the test rows, with the revealed rows as
     `interactions` and the validation rows excluded, and are judged on the test rows: all of them ("overall"), and
     apart those whose user and item are both hot ("hot"), whose user is known by revealed rows only ("few-shot"), and
     whose user or item is new ("cold-start").
@@ -246,8 +248,13 @@ class Evaluator:
             raise InvalidInputError(
                 f"`baseline` is {self.baseline!r}, none of the models. {did_you_mean(self.baseline, models)}"
             )
-        interactions = data.interactions
+        interactions = _interactions(data)
         if self.min_rating is not None:
+            if "rating" not in interactions.columns:
+                raise InvalidInputError(
+                    f"`min_rating` is {self.min_rating}, but `data.interactions` has no column 'rating', only "
+                    f"{examples(interactions.columns)}; expected one: add it, or leave `min_rating` out."
+                )
             interactions = interactions[interactions["rating"] >= self.min_rating].reset_index(drop=True)
         X = interactions[["user_id", "item_id"]]
         times = interactions.get("timestamp")
@@ -261,7 +268,8 @@ class Evaluator:
                     progress.set_description(f"{name}, {split.name}, seed {seed}")
                     digest = bytes([seed % 256]) + split.train.tobytes()
                     if fitted is None or fitted[0] != digest:
-                        fitted = (digest, *_fit(template, X.iloc[split.train], _features(data, seed), seed))
+                        train = _in_random_order(X.iloc[split.train], seed)
+                        fitted = (digest, *_fit(template, train, _features(data, seed), seed))
                     found, cost = self._run(fitted[1], X, split, seed)
                     per_user.append(found.assign(scenario=split.name, seed=seed, model=name))
                     peak = max(fitted[3], cost.pop("peak_mib"))
@@ -287,8 +295,6 @@ class Evaluator:
             for splitter in self.splitters:
                 if hasattr(splitter, "random_state"):
                     splitter = type(splitter)(**{**vars(splitter), "random_state": seed})
-                elif seed != self.seeds[0]:
-                    continue  # nothing in it is random: one seed says all
                 found.extend((seed, split) for split in splitter.splits(X, groups=times))
         return found
 
@@ -337,11 +343,44 @@ class Evaluator:
         return pd.concat(parts, ignore_index=True), cost
 
 
+def _part(data: Any, name: str) -> Any:
+    return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+
+
+def _interactions(data: Any) -> pd.DataFrame:
+    interactions = _part(data, "interactions")
+    if not isinstance(interactions, pd.DataFrame):
+        raise InvalidTypeError(
+            f"`data` is of type {type(data).__name__} and has no frame `interactions`; expected a Bunch or dict of "
+            f"frames, such as fetch_movielens gives: make one of yours with sklearn.utils.Bunch(interactions=...)."
+        )
+    missing = [name for name in ("user_id", "item_id") if name not in interactions.columns]
+    if missing:
+        raise InvalidInputError(
+            f"`data.interactions` lacks {examples(missing)} and has {examples(interactions.columns)}; expected the "
+            f"columns user_id and item_id: rename yours."
+        )
+    return interactions
+
+
+def _in_random_order(X: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The rows with a random one of each item first, items in random order: so they come in the catalogue."""
+    shuffled = X.sample(frac=1, random_state=seed)
+    codes, items = pd.factorize(shuffled["item_id"])
+    place = np.random.default_rng(seed).permutation(len(items))[codes]
+    later = shuffled["item_id"].duplicated().to_numpy()
+    return shuffled.iloc[np.argsort(np.where(later, len(items), place), kind="stable")]
+
+
 def _features(data: Any, seed: int) -> dict[str, FeatureTable]:
     found: dict[str, FeatureTable] = {}
     for argument, name in (("user_features", "users"), ("item_features", "items")):
-        frame = data.get(name)
-        if frame is not None and frame.shape[1] > 1:
+        frame = _part(data, name)
+        if frame is None:
+            continue
+        if not isinstance(frame, pd.DataFrame):
+            raise InvalidTypeError(f"`data.{name}` is of type {type(frame).__name__}; expected a DataFrame or None.")
+        if len(frame.columns.difference(["user_id" if name == "users" else "item_id"])):
             found[argument] = FeatureTable(frame.sample(frac=1, random_state=seed))
     return found
 

@@ -21,7 +21,7 @@ from recsys.interactions import TrainingData, UserBatch
 from recsys.nn.readout import ridge_readout
 from recsys.nn.stopping import best_n_epochs
 from recsys.nn.towers import ITEM_NORM, FieldBags, Towers, bags_of
-from recsys.nn.training import Problem, Recipe, Trainer
+from recsys.nn.training import Problem, Recipe, Trainer, batch_size_of, few_threads
 from recsys.vectors import VectorRecommender
 
 __all__ = ["ContrastiveRecommender"]
@@ -129,6 +129,7 @@ class ContrastiveRecommender(VectorRecommender):
     }
 
     _uses_user_features = True
+    _uses_context = True
 
     towers_: Towers
     readout_: Floats
@@ -182,6 +183,16 @@ class ContrastiveRecommender(VectorRecommender):
             self.n_negatives,
         )
         n_epochs = max(1, self.max_iter // 3) if warm else self.max_iter
+        problem = Problem(data)
+        with few_threads(batch_size_of(recipe, problem) * len(problem.hot) * self.n_factors):
+            towers = self._fit_towers(data, problem, recipe, n_epochs, warm, seed)
+        self.towers_ = towers
+        self._read_out(data, seed)
+        self._items_appended()
+
+    def _fit_towers(
+        self, data: TrainingData, problem: Problem, recipe: Recipe, n_epochs: int, warm: bool, seed: int
+    ) -> Towers:
         if self.early_stopping and not warm:
             n_epochs = best_n_epochs(
                 data,
@@ -195,10 +206,8 @@ class ContrastiveRecommender(VectorRecommender):
         towers = self._new_towers(data, seed)
         if warm:
             _start_from(towers, self.towers_, self.shrink, self.perturb)
-        self._train(towers, Problem(data), recipe, n_epochs, seed)
-        self.towers_ = towers
-        self._read_out(data, seed)
-        self._items_appended()
+        self._train(towers, problem, recipe, n_epochs, seed)
+        return towers
 
     def _new_towers(self, data: TrainingData, seed: int) -> Towers:
         context = None if data.context is None else data.context.features
@@ -230,7 +239,7 @@ class ContrastiveRecommender(VectorRecommender):
                     f"Training diverged in epoch {len(self.loss_curve_) + 1}: the loss is {loss}. Averaged weights of "
                     f"earlier epochs are kept; lower `learning_rate` (it is {self.learning_rate}).",
                     ConvergenceWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
                 break
             self.loss_curve_.append(loss)

@@ -48,7 +48,7 @@ class Popularity(VectorRecommender):
     def _fit(self, data: TrainingData, warm: bool) -> None:
         """Nothing to learn beyond `popularity_`."""
 
-    def _warn_cold(self, batch: UserBatch) -> None:
+    def _warn_cold(self, batch: UserBatch, ids: pd.Index) -> None:
         """Nobody is cold to a model that answers everybody alike."""
 
     def _user_vectors(self, batch: UserBatch) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys._sparse import Csr, pattern, positives, to_csr
+from recsys._sparse import Csr, distinct_rows, pattern, positives, to_csr
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData
 from recsys.nn.losses import catalogue_softmax, content_contrast, sampled_softmax
 from recsys.nn.towers import FieldBags, Towers, bags_of
 
-__all__ = ["Problem", "Recipe", "Trainer"]
+__all__ = ["Problem", "Recipe", "Trainer", "batch_size_of", "few_threads"]
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -32,6 +34,8 @@ ATTRIBUTE_NORM = 1.13
 AVERAGING = 0.99
 # Items in one contrast of content with ids.
 CONTRAST_SIZE = 512
+# Fewer multiplications than these in a product of matrices are one thread's work.
+WORTH_THREADS = 10**8
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,7 @@ class Problem:
             self._group_by_context(data.context.users, data.context.items, data.context.features)
 
     def _group_by_context(self, users: Codes, items: Codes, features: EncodedFeatures) -> None:
-        # Equal rows of the context have equal products with one random vector, unequal ones almost surely not.
-        key = features.matrix.astype(np.float64) @ np.random.default_rng(0).standard_normal(features.n_columns)
-        pairs = np.column_stack([users, key])
-        _, first, query = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-        query = query.reshape(-1)
+        first, query = distinct_rows(users, features.matrix)
         shape = (len(first), self.known.shape[1])
         self.query_targets = pattern(to_csr(query, items, np.ones(len(items), dtype=np.float32), shape))
         self.query_users = users[first]
@@ -137,6 +137,45 @@ def _keep(matrix: Csr, kept: Mask) -> Csr:
     return Csr((matrix.data[kept], matrix.indices[kept], starts[matrix.indptr]), shape=matrix.shape)
 
 
+def batch_size_of(recipe: Recipe, problem: Problem) -> int:
+    """How many queries a step has: an eighth of them, up to 512, where it is not said.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    problem : Problem
+
+    Returns
+    -------
+    int
+    """
+    return recipe.batch_size or min(512, max(1, -(-len(problem.query_users) // 8)))
+
+
+@contextmanager
+def few_threads(multiplications: float) -> Iterator[None]:
+    """Hold torch to one thread where its products are small: several would wait for each other, and spin.
+
+    Parameters
+    ----------
+    multiplications : float
+        In the largest product.
+
+    Examples
+    --------
+    >>> with few_threads(1000):
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    if multiplications < WORTH_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Trainer:
     """Stochastic gradient descent on the towers.
 
@@ -155,7 +194,7 @@ class Trainer:
         self.recipe = recipe
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self.batch_size = recipe.batch_size or min(512, max(1, -(-len(problem.query_users) // 8)))
+        self.batch_size = batch_size_of(recipe, problem)
         attributes = [towers.user_columns]
         others = [weights for weights in towers.parameters() if all(weights is not known for known in attributes)]
         decay = towers.user_columns.shape[1] ** 0.5 / ATTRIBUTE_NORM

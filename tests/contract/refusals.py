@@ -373,7 +373,7 @@ REQUESTS = {
     ),
     "nobody known": Refusal(
         lambda m, w: m.recommend([1, 2, 3, 4], on_cold="raise"),
-        ("is known of 4 of `users`: 1, 2, 3, ...;", "pass `user_features` or `interactions`", 'on_cold="popular"'),
+        ("is known of 4 of `users`: 1, 2, 3, ...;", "`interactions`, or ", 'on_cold="popular"'),
         ColdStartError,
     ),
     "similar to the unknown": Refusal(

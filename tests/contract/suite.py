@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys import EASE, ContentKNN, ContrastiveRecommender, FeatureTable, MatrixFactorization, Popularity
+from recsys import (
+    EASE,
+    ContentEASE,
+    ContentKNN,
+    ContrastiveRecommender,
+    FeatureTable,
+    MatrixFactorization,
+    Popularity,
+)
 from recsys.base import BaseRecommender
 from recsys.vectors import VectorRecommender
 
@@ -36,6 +44,11 @@ class Case:
 CASES = {
     "Popularity": Case(Popularity, personal=False, closed_form=True),
     "EASE": Case(partial(EASE, l2=10.0), closed_form=True),
+    "ContentEASE": Case(
+        partial(ContentEASE, n_factors=16, l2=10.0, attribute_l2=1.0, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+    ),
     "ContentKNN": Case(ContentKNN, closed_form=True, uses_item_features=True),
     "MatrixFactorization": Case(partial(MatrixFactorization, n_factors=4, alpha=5.0, l2=1.0, random_state=0)),
     "ContrastiveRecommender": Case(

@@ -103,7 +103,8 @@ def test_on_cold_popular(name: str) -> None:
 def test_on_cold_raise(name: str) -> None:
     model, _ = fitted(name)
     assert model.recommend([1000], k=1, on_cold="raise")["path"].tolist() == ["hot"]
-    with pytest.raises(ColdStartError, match=r"known of 4 of `users`: 7000, 7001, 7002, \.\.\.; pass `user_features`"):
+    helps = "`user_features` or `interactions`" if CASES[name].uses_user_features else "`interactions`"
+    with pytest.raises(ColdStartError, match=rf"known of 4 of `users`: 7000, 7001, 7002, \.\.\.; pass {helps}, or "):
         model.recommend([1000, 7000, 7001, 7002, 7003], on_cold="raise")
     clicks = pd.DataFrame({"user_id": [7000], "item_id": [2]})
     assert model.recommend([7000], k=1, interactions=clicks, on_cold="raise")["path"].tolist() == ["few-shot"]
@@ -270,6 +271,40 @@ def test_context_decides_where_it_is_used(name: str) -> None:
     both = model.recommend([1000, 1000], k=30, context=pd.DataFrame({"daytime": ["morning", "evening"]}))
     top = both[both["rank"] <= 5]["item_id"].to_numpy().reshape(2, 5) % 2 == 0
     assert top[0].sum() >= top[1].sum()
+
+
+@pytest.mark.parametrize("name", WITH_CONTEXT)
+def test_the_score_is_of_users_in_their_contexts(name: str) -> None:
+    model, world = fitted(name, context=True)
+    more = make_world(context=True, seed=5)
+    X = more.X[more.y > 0].reset_index(drop=True)
+    values = []
+    for (user, daytime), part in X.groupby(["user_id", "daytime"]):
+        found = model.recommend([user], k=10, context={"daytime": daytime})["item_id"].tolist()
+        relevant = set(part["item_id"])
+        gains = sum(1 / np.log2(rank + 2) for rank, item in enumerate(found) if item in relevant)
+        values.append(gains / sum(1 / np.log2(rank + 2) for rank in range(min(10, len(relevant)))))
+    assert model.score(X) == pytest.approx(np.mean(values))
+    assert len(values) > world.X["user_id"].nunique()
+
+
+@every
+def test_pairs_go_by_the_names_of_fit(name: str) -> None:
+    world = make_world()
+    X = world.X.rename(columns={"user_id": "customer", "item_id": "product"})
+    model = CASES[name].make().fit(X, world.y)
+    top = model.recommend([1000], k=2)["item_id"].tolist()
+    pairs = pd.DataFrame({"product": top[:1], "customer": [1000]})
+    assert model.recommend([1000], k=1, exclude=pairs)["item_id"].tolist() == top[1:]
+    assert model.recommend([1000], candidates=pairs)["item_id"].tolist() == top[:1]
+
+
+@every
+def test_users_of_another_type_of_id_are_told(name: str) -> None:
+    model, _ = fitted(name)
+    if name not in KNOWS_EVERYBODY:
+        with pytest.warns(ColdStartWarning, match=r"They are text \('1000'\), but .* are numbers"):
+            model.recommend(["1000", "1001"], k=1)
 
 
 @pytest.mark.parametrize("name", RETRIEVERS)

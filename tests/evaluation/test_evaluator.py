@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import EASE, BaseRecommender, ContentKNN, Popularity
+from recsys import EASE, BaseRecommender, ContentKNN, MatrixFactorization, Popularity
 from recsys.datasets import make_movielens_like
 from recsys.evaluation import (
     Evaluation,
@@ -20,7 +20,8 @@ from recsys.evaluation import (
     bootstrap_interval,
     paired_bootstrap,
 )
-from recsys.exceptions import InvalidInputError
+from recsys.evaluation import evaluator as evaluator_module
+from recsys.exceptions import InvalidInputError, InvalidTypeError
 
 MODELS: dict[str, BaseRecommender] = {"Popularity": Popularity(), "EASE": EASE(l2=20.0)}
 
@@ -122,7 +123,8 @@ def test_validation_rows_are_neither_learned_nor_recommended(data: Any) -> None:
     X = data.interactions[["user_id", "item_id"]]
     [split] = RandomSplit(test_size=0.1, validation_size=0.3, random_state=0).splits(X)
     assert found.splits["train"].item() == len(split.train)
-    model = Popularity().fit(X.iloc[split.train], item_features=data.items.sample(frac=1, random_state=0))
+    train = evaluator_module._in_random_order(X.iloc[split.train], 0)
+    model = Popularity().fit(train, item_features=data.items.sample(frac=1, random_state=0))
     lists = model.recommend(X["user_id"].iloc[split.test].unique(), exclude=X.iloc[split.validation])
     relevant = X.iloc[split.test].merge(lists)
     overall = found.per_user[found.per_user["group"] == "overall"].set_index("user_id")
@@ -146,6 +148,53 @@ def test_min_rating_drops_rows(data: Any) -> None:
 def test_bad_input_is_refused(data: Any, options: dict[str, Any], models: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message.replace("?", r"\?")):
         Evaluator(**options).evaluate(models, data)
+
+
+def test_what_is_no_data_is_refused(data: Any) -> None:
+    evaluator = Evaluator([LeaveLastOut()], n_resamples=10)
+    with pytest.raises(InvalidTypeError, match=r"`data` is of type list and has no frame `interactions`; .* Bunch"):
+        evaluator.evaluate(MODELS, [data.interactions])
+    renamed = data.interactions.rename(columns={"user_id": "customer"})
+    with pytest.raises(InvalidInputError, match=r"`data.interactions` lacks 'user_id' and has 'customer', .* rename"):
+        evaluator.evaluate(MODELS, {"interactions": renamed})
+    unrated = {"interactions": data.interactions.drop(columns="rating")}
+    with pytest.raises(InvalidInputError, match=r"`min_rating` is 4, but `data.interactions` has no column 'rating'"):
+        Evaluator([LeaveLastOut()], min_rating=4).evaluate(MODELS, unrated)
+    with pytest.raises(InvalidTypeError, match=r"`data.items` is of type list; expected a DataFrame or None"):
+        evaluator.evaluate(MODELS, {"interactions": data.interactions, "items": [1]})
+
+
+def test_one_column_of_features_counts_where_the_ids_are_in_the_index(data: Any) -> None:
+    evaluator = Evaluator([ItemColdSplit()], n_resamples=10)
+    models = {"Popularity": Popularity(), "Content": ContentKNN()}
+    genres = data.items[["item_id", "genres"]]
+    found = [
+        evaluator.evaluate(models, {"interactions": data.interactions, "items": items}).per_user
+        for items in (genres, genres.set_index("item_id"))
+    ]
+    pd.testing.assert_frame_equal(found[0], found[1])
+
+
+def test_constant_scores_show_no_order_of_the_rows(data: Any) -> None:
+    # Popular items first: their first rows come before those of others.
+    counts = data.interactions["item_id"].map(data.interactions["item_id"].value_counts())
+    rows = data.interactions.iloc[np.argsort(-counts, kind="stable")].reset_index(drop=True)
+    orders = [evaluator_module._in_random_order(rows, seed)["item_id"].unique() for seed in range(30)]
+    assert all(set(order) == set(rows["item_id"]) for order in orders)
+    place = pd.Series(0.0, index=rows["item_id"].unique())
+    for order in orders:
+        place[order] += np.arange(len(order)) / len(orders)
+    assert abs(np.corrcoef(np.arange(len(place)), place)[0, 1]) < 0.35
+    assert len(evaluator_module._in_random_order(rows, 0)) == len(rows)
+
+
+def test_every_seed_counts_where_the_split_has_none(data: Any) -> None:
+    found = Evaluator([LeaveLastOut()], seeds=(0, 1), n_resamples=10).evaluate(
+        {"Popularity": Popularity(), "MF": MatrixFactorization(n_factors=4, l2=1.0)}, data
+    )
+    assert found.costs.groupby("model")["seed"].unique().map(list).to_dict() == {"MF": [0, 1], "Popularity": [0, 1]}
+    table = found.table().query("metric == 'NDCG@10' and group == 'overall'").set_index("model")
+    assert table["seed_std"].to_dict()["MF"] > 0
 
 
 def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> None:

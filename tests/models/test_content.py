@@ -1,138 +1,227 @@
-"""Content kNN: cosines and neighbours against plain loops."""
-
 from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import ContentKNN
+from recsys import EASE, ContentEASE, ContentKNN, FeatureTable, Popularity
+from recsys.base import BaseRecommender
+from recsys.evaluation import ItemColdSplit, UserColdSplit, paired_bootstrap, ranking_metrics
+from recsys.exceptions import ColdStartWarning
 from recsys.models import content
-
-GENRES = {
-    "alien": {"horror", "space"},
-    "solaris": {"space", "drama"},
-    "psycho": {"horror"},
-    "amelie": {"comedy", "drama"},
-    "airplane": {"comedy"},
-    "dune": {"space", "drama", "epic"},
-    "new": {"space", "horror"},
-    "other": {"western"},
-}
-ITEMS = pd.DataFrame({"genres": [sorted(genres) for genres in GENRES.values()]}, index=pd.Index(GENRES, name="item_id"))
-X = pd.DataFrame(
-    {
-        "user_id": [1, 1, 2, 2, 3, 3, 3, 4],
-        "item_id": ["alien", "psycho", "amelie", "airplane", "alien", "solaris", "dune", "airplane"],
-    }
-)
-HOT = ["alien", "psycho", "amelie", "airplane", "solaris", "dune"]
+from recsys.models.content import KEEP_RATES
 
 
-def cosine(one: str, other: str) -> float:
-    """Members seen in training count alike; "epic" is known from one item, "western" from none that is hot."""
-    known = set.union(*(GENRES[item] for item in HOT))
-    a, b = GENRES[one] & known, GENRES[other] & known
-    return len(a & b) / np.sqrt(len(a) * len(b)) if a and b else 0.0
+def tables(data: Any) -> dict[str, FeatureTable]:
+    return {"user_features": FeatureTable(data.users), "item_features": FeatureTable(data.items)}
 
 
-def neighbours(item: str, n: int) -> dict[str, float]:
-    near = {other: cosine(item, other) for other in HOT if other != item and cosine(item, other) > 0}
-    return dict(sorted(near.items(), key=lambda pair: (-pair[1], HOT.index(pair[0])))[:n])
+def ndcg_at_10(model: BaseRecommender, X: pd.DataFrame, split: Any) -> Any:
+    test = X.iloc[split.test]
+    revealed = X.iloc[split.revealed] if len(split.revealed) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        found = model.recommend(test["user_id"].unique(), 10, interactions=revealed, candidates=split.candidates)
+    return ranking_metrics(found, test, 10, ("NDCG",))["NDCG@10"].sort_index().to_numpy()
 
 
-@pytest.mark.parametrize("n", [1, 2, 100])
-@pytest.mark.parametrize("chunk", [1, 3, 256])
-def test_scores_are_sums_of_cosines_to_neighbours(n: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "CHUNK", chunk)
-    model = ContentKNN(n_neighbors=n).fit(X, item_features=ITEMS)
-    history = X.groupby("user_id")["item_id"].apply(set)
-    for user, seen in history.items():
-        rows = pd.DataFrame({"user_id": user, "item_id": list(GENRES)})
-        expected = [
-            sum(value for other, value in neighbours(item, n).items() if other in seen) for item in rows["item_id"]
-        ]
-        np.testing.assert_allclose(model.predict(rows), expected, rtol=1e-5, atol=1e-6)
+@cache
+def fitted(kind: type[BaseRecommender], splitter: Any, ml: Any) -> tuple[BaseRecommender, pd.DataFrame, list[Any]]:
+    X = ml.interactions[["user_id", "item_id"]]
+    splits = list(splitter.splits(X))
+    model = kind(random_state=0) if kind is ContentEASE else kind()
+    return model.fit(X.iloc[splits[0].train], **tables(ml)), X, splits
 
 
-def test_warm_items_are_recommended_by_their_content() -> None:
-    model = ContentKNN().fit(X, item_features=ITEMS)
-    found = model.recommend([1], k=8)
-    assert found["item_id"].tolist()[0] == "new"
-    np.testing.assert_allclose(found["score"].iloc[0], 1 + np.sqrt(0.5), rtol=1e-5)
-    assert found.loc[found["item_id"] == "other", "score"].tolist() == [0]
+class Hashable:
+    """A data set that may be a key of a cache."""
+
+    def __init__(self, data: Any) -> None:
+        self.interactions, self.users, self.items = data.interactions, data.users, data.items
 
 
-def test_warm_items_are_nobodys_neighbours() -> None:
-    model = ContentKNN().fit(X, item_features=ITEMS)
-    codes = model.items_.encode(["new", "other"])
-    assert model.neighbors_[:, codes].nnz == 0
-    assert model.neighbors_.diagonal().tolist() == [0] * len(GENRES)
+@pytest.fixture(scope="module")
+def ml(ml_100k: Any) -> Hashable:
+    return Hashable(ml_100k)
 
 
-def test_similar_items_are_the_nearest() -> None:
-    found = ContentKNN().fit(X, item_features=ITEMS).similar_items(["new"], k=3)
-    near = neighbours("new", 3)
-    assert found["similar_item_id"].tolist() == list(near)
-    np.testing.assert_allclose(found["score"], list(near.values()), rtol=1e-5)
+@pytest.mark.parametrize("rival", [Popularity, EASE])
+@pytest.mark.parametrize("k", [1, 2, 5, 10])
+def test_few_shot_users_are_served_better(rival: type[BaseRecommender], k: int, ml: Any) -> None:
+    splitter = UserColdSplit(k=(1, 2, 5, 10), random_state=0)
+    ours, X, splits = fitted(ContentEASE, splitter, ml)
+    theirs, _, _ = fitted(rival, splitter, ml)
+    [split] = [split for split in splits if split.name.endswith(f"k={k}")]
+    better = paired_bootstrap(ndcg_at_10(ours, X, split), ndcg_at_10(theirs, X, split), random_state=0)
+    assert better.low > 0
 
 
-@pytest.mark.parametrize("joined", [["new", "other"], ["other"], ["new"]])
-def test_items_that_join_are_as_if_they_had_been_there(joined: list[str]) -> None:
-    model = ContentKNN().fit(X, item_features=ITEMS.drop(index=joined))
-    model.add_items(ITEMS.loc[joined])
-    expected = ContentKNN().fit(X, item_features=ITEMS)
-    rows = pd.DataFrame({"user_id": np.repeat([1, 2, 3, 4], len(GENRES)), "item_id": list(GENRES) * 4})
-    np.testing.assert_allclose(model.predict(rows), expected.predict(rows), rtol=1e-6)
+def test_warm_items_are_ranked_better_than_by_neighbours(ml: Any) -> None:
+    splitter = ItemColdSplit(random_state=0)
+    ours, X, splits = fitted(ContentEASE, splitter, ml)
+    theirs, _, _ = fitted(ContentKNN, splitter, ml)
+    better = paired_bootstrap(ndcg_at_10(ours, X, splits[0]), ndcg_at_10(theirs, X, splits[0]), random_state=0)
+    assert better.low > 0
+    assert isinstance(ours, ContentEASE)
+    assert 0.2 < ours.content_score_ < 0.5
+    assert set(ours.content_weights_) >= {"genres", "year", "title"}
 
 
-def test_all_fields_count() -> None:
+def world(n: int = 60) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Two groups of users who mostly like the items of theirs; every eighth item is warm."""
     rng = np.random.default_rng(0)
-    n = 40
-    items = pd.DataFrame(
-        {
-            "price": rng.normal(size=n),
-            "kind": rng.choice(["a", "b", "c"], n),
-            "embedding": list(rng.normal(size=(n, 5))),
-        },
-        index=pd.RangeIndex(n, name="item_id"),
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(n), np.arange(n), indexing="ij"))
+    kept = (rng.random(len(user)) < np.where(user % 2 == item % 2, 0.4, 0.1)) & (item % 8 != 7)
+    X = pd.DataFrame({"user_id": user[kept], "item_id": item[kept]})
+    users = pd.DataFrame(
+        {"club": np.where(np.arange(n) % 2, "tennis", "chess")}, index=pd.RangeIndex(n, name="user_id")
     )
-    items.loc[3, "price"] = np.nan
-    pairs = pd.DataFrame({"user_id": rng.integers(0, 20, 150), "item_id": rng.integers(0, n, 150)})
-    model = ContentKNN(n_neighbors=7).fit(pairs, item_features=items)
-    dense = model.item_features_.matrix.toarray().astype(float)
-    unit = dense / np.linalg.norm(dense, axis=1, keepdims=True)
-    similarity = unit @ unit.T
-    hot = np.flatnonzero(model.popularity_ > 0)
-    kept = np.zeros_like(similarity)
-    for item in range(len(dense)):
-        near = [other for other in hot if other != item and similarity[item, other] > 0]
-        near.sort(key=lambda other: -similarity[item, other])
-        kept[item, near[:7]] = similarity[item, near[:7]]
-    np.testing.assert_allclose(model.neighbors_.toarray(), kept, rtol=1e-4, atol=1e-6)
-    history = np.zeros((20, len(dense)))
-    history[pairs["user_id"], model.items_.encode(pairs["item_id"])] = 1
-    found = model.recommend(np.arange(20), k=n, exclude_seen=False)
-    expected = (history @ kept.T)[found["user_id"], model.items_.encode(found["item_id"])]
-    np.testing.assert_allclose(found["score"], expected, rtol=1e-4, atol=1e-5)
+    items = pd.DataFrame({"kind": np.where(np.arange(n) % 2, "ball", "board")}, index=pd.RangeIndex(n, name="item_id"))
+    return X, users, items
 
 
-def test_repetitions_and_weights_do_not_matter() -> None:
-    rows = pd.DataFrame({"user_id": np.repeat([1, 2, 3], len(GENRES)), "item_id": list(GENRES) * 3})
-    expected = ContentKNN().fit(X, item_features=ITEMS).predict(rows)
-    weighted = ContentKNN().fit(pd.concat([X, X]), np.linspace(0.5, 5, 2 * len(X)), item_features=ITEMS)
-    np.testing.assert_array_equal(weighted.predict(rows), expected)
+def make(**params: Any) -> ContentEASE:
+    return ContentEASE(**({"n_factors": 60, "l2": 5.0, "attribute_l2": 1.0, "random_state": 0} | params))
 
 
-def test_without_features_nothing_is_similar() -> None:
-    model = ContentKNN().fit(X)
-    assert model.neighbors_.nnz == 0
-    # All score 0: catalogue order.
-    assert model.recommend([4], k=2)["item_id"].tolist() == ["alien", "psycho"]
+def test_without_attributes_a_user_of_all_is_asked_with_the_last_rate_and_one_of_little_with_the_first() -> None:
+    X, _, _ = world()
+    model = make().fit(X)
+    mean = X.groupby("user_id").size().mean()
+    assert model.mean_history_ == pytest.approx(mean)
+    rates = [
+        {float(KEEP_RATES[place]): shares.round(6).tolist() for place, _, shares in model._blends(np.array([n]))}
+        for n in (0, int(1e6))
+    ]
+    assert rates == [{}, {0.5: [1.0]}]
+    # Halfway between two rates on a logarithmic scale, each has half.
+    n = mean / (1 / np.sqrt(0.03 * 0.1) - 1)
+    halves = {place: float(shares[0]) for place, _, shares in model._blends(np.array([n]))}
+    assert halves == pytest.approx({1: 0.5, 2: 0.5}, abs=1e-6)
 
 
-def test_explain_names_the_neighbours_in_the_history() -> None:
-    told = ContentKNN().fit(X, item_features=ITEMS).explain(pd.DataFrame({"user_id": [3], "item_id": ["new"]}))
-    parts = dict(zip(told["field"], told["contribution"], strict=True))
-    assert parts == pytest.approx({item: cosine("new", item) for item in ("alien", "solaris", "dune")}, rel=1e-5)
-    assert (told["source"] == "history").all()
+def test_shares_of_rates_add_up() -> None:
+    model = make().fit(world()[0])
+    lengths = np.arange(200)
+    total = np.zeros(200)
+    for _, rows, shares in model._blends(lengths):
+        total[rows] += shares
+    np.testing.assert_allclose(total, lengths > 0, atol=1e-6)
+
+
+def test_all_factors_are_the_regression_itself() -> None:
+    """With as many factors as items nothing is lost: a warm user scores a ridge regression on the attributes."""
+    X, users, _ = world()
+    model = make(n_factors=100).fit(X, user_features=FeatureTable(users))
+    new = pd.DataFrame({"club": ["chess"]}, index=pd.Index(["new"], name="user_id"))
+    hot = X["item_id"].unique()
+    scores = model.predict(
+        pd.DataFrame({"user_id": "new", "item_id": hot}).astype({"user_id": object}), user_features=new
+    )
+    table = np.zeros((60, 60))
+    table[X["user_id"], X["item_id"]] = 1
+    n = table.sum(1)
+    weights = n**-0.5 / np.mean(n**-0.5)
+    chess = (np.arange(60) % 2 == 0).astype(float)
+    design = np.column_stack([chess, 1 - chess, np.ones(60)])
+    gram = design.T @ (weights[:, None] * design)
+    penalties = np.diag([1.0, 1.0, 1e-6 * gram[-1, -1]])
+    coefficients = np.linalg.solve(gram + penalties, design.T @ (weights[:, None] * table))
+    np.testing.assert_allclose(scores, (coefficients[0] + coefficients[2])[hot], atol=1e-4)
+
+
+def test_explanations_name_history_attributes_and_the_average() -> None:
+    X, users, items = world()
+    model = make().fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
+    asked = pd.DataFrame({"user_id": [0, 1], "item_id": [7, 2]})
+    explained = model.explain(asked)
+    np.testing.assert_allclose(
+        explained.groupby("row")["contribution"].sum(), model.predict(asked), rtol=1e-4, atol=1e-5
+    )
+    mine = explained[explained["row"] == 0]
+    assert set(mine.loc[mine["source"] == "history", "field"]) == set(X.loc[X["user_id"] == 0, "item_id"])
+    assert mine.loc[mine["source"] != "history", ["source", "field"]].values.tolist() == [
+        ["user", "club"],
+        ["prior", "average user"],
+    ]
+
+
+def test_a_new_item_is_known_by_its_content_as_target_and_in_a_history() -> None:
+    X, users, items = world()
+    model = make().fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
+    model.add_items(pd.DataFrame({"kind": ["ball", "board"]}, index=pd.Index([100, 101], name="item_id")))
+    pairs = pd.DataFrame({"user_id": np.repeat(np.arange(20), 2), "item_id": [100, 101] * 20})
+    ball, board = model.predict(pairs).reshape(-1, 2).T
+    assert ((ball > board) == (np.arange(20) % 2 == 1)).mean() >= 0.95
+    hot = np.sort(X["item_id"].unique())
+    asked = pd.DataFrame({"user_id": "new", "item_id": hot}).astype({"user_id": object})
+    leads = []
+    for item in (100, 101):
+        scores = model.predict(asked, interactions=pd.DataFrame({"user_id": ["new"], "item_id": [item]}))
+        leads.append(scores[hot % 2 == 1].mean() - scores[hot % 2 == 0].mean())
+    assert leads[0] > leads[1]
+
+
+def test_items_of_little_evidence_lean_on_their_content() -> None:
+    X, _, items = world()
+    # Item 7 of the odd group is liked by one user of the even group.
+    X = pd.concat([X, pd.DataFrame({"user_id": [0], "item_id": [7]})])
+    with_content = make().fit(X, item_features=FeatureTable(items))
+    without = make().fit(X)
+    odd = pd.DataFrame({"user_id": np.arange(1, 40, 2), "item_id": 7})
+    even = pd.DataFrame({"user_id": np.arange(2, 40, 2), "item_id": 7})
+    assert with_content.predict(odd).mean() > with_content.predict(even).mean()
+    assert without.predict(odd).mean() < without.predict(even).mean()
+
+
+def test_a_large_catalogue_is_served_from_factors(monkeypatch: pytest.MonkeyPatch, ml: Any) -> None:
+    splitter = UserColdSplit(k=(2, 10), random_state=0)
+    X = ml.interactions[["user_id", "item_id"]]
+    few, many = splitter.splits(X)
+    monkeypatch.setattr(content, "DENSE_ITEMS", 100)
+    monkeypatch.setattr(content, "LANDMARKS", 300)
+    model = ContentEASE(n_factors=64, random_state=0).fit(X.iloc[few.train], **tables(ml))
+    popularity = Popularity().fit(X.iloc[few.train], **tables(ml))
+    for split in (few, many):
+        ours, theirs = ndcg_at_10(model, X, split), ndcg_at_10(popularity, X, split)
+        assert paired_bootstrap(ours, theirs, random_state=0).low > 0
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        pd.DataFrame({"user_id": [1], "item_id": ["a"]}),
+        pd.DataFrame({"user_id": [1, 1, 1], "item_id": ["a", "b", "c"]}),
+        pd.DataFrame({"user_id": [1, 2, 3], "item_id": ["a", "a", "a"]}),
+        pd.DataFrame({"user_id": [1, 1, 2, 3], "item_id": ["a", "b", "a", "b"]}),
+    ],
+    ids=["one interaction", "one user", "one item", "a user with everything"],
+)
+@pytest.mark.parametrize(
+    "items",
+    [
+        pd.DataFrame({"kind": ["x", "y", "x"], "same": 1.0}, index=list("abz")),
+        pd.DataFrame({"kind": ["x", "y", "x"], "copy": ["x", "y", "x"]}, index=list("abz")),
+        pd.DataFrame({"kind": [None, None, None], "number": np.nan}, index=list("abz")),
+    ],
+    ids=["a constant field", "the same field twice", "no values"],
+)
+def test_little_and_degenerate_data(X: pd.DataFrame, items: pd.DataFrame) -> None:
+    users = pd.DataFrame({"age": [30.0, 30.0, 30.0, 30.0]}, index=[1, 2, 3, 4])
+    model = make().fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
+    found = model.recommend([1, 2, 3, 4], k=5, exclude_seen=False, on_cold="popular")
+    assert np.isfinite(found["score"]).all()
+    assert len(found) == 4 * len(model.items_)
+    assert np.isfinite(model.item_vectors_).all()
+
+
+def test_two_fits_agree_bit_for_bit() -> None:
+    X, users, items = world()
+    told = {"user_features": FeatureTable(users), "item_features": FeatureTable(items)}
+    first, second = make(n_factors=8).fit(X, **told), make(n_factors=8).fit(X, **told)
+    for name in ("item_vectors_", "history_vectors_", "attribute_vectors_"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
