@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float32]
 PRODUCT_WEIGHTS, FACTORS, ROUNDS = (0.1, 0.3, 1.0), (0.3, 3.0), 2
 START_NOISE = 10.0
 # At the most so many mixtures are tried.
-MAX_TRIALS = 60
+MAX_TRIALS = 40
 # What a step must gain: less is chance.
 LEAST_GAIN = 5e-4
 # Added to the diagonal, relative to its mean, so that rounding leaves a kernel positive definite.

@@ -27,7 +27,7 @@ from recsys.models._dropout_ease import (
     user_weights,
 )
 from recsys.models._kernel_ridge import KernelRidge, choose_mixture, kernel_terms
-from recsys.topk import top_k
+from recsys.topk import single_threaded_blas, top_k
 from recsys.vectors import VectorRecommender
 
 __all__ = ["ContentEASE"]
@@ -44,8 +44,8 @@ DENSE_ITEMS, ALS_L2, ALS_ROUNDS = 20_000, 30.0, 10
 DAMPING, FORECAST = 0.25, 0.15
 # An item's vector is half its own and half its content's after this many interactions.
 CONTENT_EVIDENCE = 1.0
-# The weights of content are judged on so many rounds of so many folds of so many items and users at the most.
-JUDGE_ROUNDS, JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 1, 5, 2500, 1000
+# The weights of content are judged on so many folds of so many items, and users, at the most.
+JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 5, 2000, 1000
 LANDMARKS = 4096
 
 
@@ -203,13 +203,12 @@ class ContentEASE(VectorRecommender):
         damped = self.item_vectors_[hot] / counts**DAMPING
         targets = np.column_stack([damped, logs - self.mean_log_count_]).astype(np.float32)
         judged = np.sort(rng.permutation(len(hot))[:JUDGE_ITEMS])
-        folds = [
-            np.sort(part)
-            for _ in range(JUDGE_ROUNDS)
-            for part in np.array_split(rng.permutation(len(judged)), min(JUDGE_FOLDS, len(judged)))
-        ]
+        parts = np.array_split(rng.permutation(len(judged)), min(JUDGE_FOLDS, len(judged)))
+        folds = [np.sort(part) for part in parts]
         judge = _Judge(self, data, hot[judged], folds, rng)
-        mixture, self.content_score_ = choose_mixture(features.take(judged), targets[judged], folds, judge)
+        # Many small systems: several threads of BLAS would wait for each other more than they work.
+        with single_threaded_blas():
+            mixture, self.content_score_ = choose_mixture(features.take(judged), targets[judged], folds, judge)
         names = [field.name for field in features.fields]
         terms = [" × ".join(names[field] for field in term) for term in kernel_terms(len(names))]
         self.content_weights_ = {

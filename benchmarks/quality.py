@@ -1,0 +1,243 @@
+"""The protocols by which published models were judged, and what must be reached in them: one table a protocol.
+
+``python -m benchmarks.quality --protocol user-cold --seeds 3``
+
+`sampled`
+    Leave-last-out; each test item is ranked among 99 items that the user has not met, drawn uniformly.
+`random`
+    Rows rated 3 or more, 8:1:1 at random; full ranking without train and validation rows.
+`item-cold-warm`
+    A fifth of the items cold, half of them for validation; the other rows 8:1:1. Lists of 20: cold items among
+    themselves, hot ones as always, and all together.
+`item-cold`
+    A fifth of the items cold; every user ranks them alone. Beside it the ridge regression of plain content on EASE.
+`user-cold`
+    A fifth of the users new; half of their rows are the query set, k of the others are revealed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.run import RESULTS, environment
+from recsys import EASE, BaseRecommender, ContentEASE, FeatureTable, MatrixFactorization
+from recsys.datasets import fetch_movielens
+from recsys.evaluation import ItemColdSplit, LeaveLastOut, RandomSplit, UserColdSplit, ranking_metrics
+from recsys.exceptions import ColdStartWarning
+
+# protocol, question, model, metric: what must be reached in the mean over seeds.
+TARGETS = {
+    ("sampled", "1 + 99", "MatrixFactorization", "HR@10"): 0.725,
+    ("sampled", "1 + 99", "MatrixFactorization", "NDCG@10"): 0.445,
+    ("sampled", "1 + 99", "EASE", "HR@10"): 0.715,
+    ("sampled", "1 + 99", "EASE", "NDCG@10"): 0.445,
+    ("random", "full", "EASE", "Recall@10"): 0.205,
+    ("random", "full", "EASE", "NDCG@10"): 0.287,
+    ("random", "full", "ContentEASE", "Recall@10"): 0.209,
+    ("random", "full", "ContentEASE", "NDCG@10"): 0.294,
+    ("item-cold-warm", "overall", "ContentEASE", "Recall@20"): 0.185,
+    ("item-cold-warm", "overall", "ContentEASE", "NDCG@20"): 0.269,
+    ("item-cold-warm", "cold", "ContentEASE", "Recall@20"): 0.239,
+    ("item-cold-warm", "cold", "ContentEASE", "NDCG@20"): 0.248,
+    ("item-cold-warm", "warm", "ContentEASE", "Recall@20"): 0.329,
+    ("item-cold-warm", "warm", "ContentEASE", "NDCG@20"): 0.318,
+    ("user-cold", "k=0", "ContentEASE", "NDCG@10"): 0.247,
+    ("user-cold", "k=1", "ContentEASE", "NDCG@10"): 0.261,
+    ("user-cold", "k=2", "ContentEASE", "NDCG@10"): 0.275,
+    ("user-cold", "k=5", "ContentEASE", "NDCG@10"): 0.318,
+    ("user-cold", "k=10", "ContentEASE", "NDCG@10"): 0.370,
+    ("user-cold", "k=all", "ContentEASE", "NDCG@10"): 0.622,
+}
+
+Row = dict[str, Any]
+
+
+class Data:
+    """Pairs and features, the latter shuffled by seed: equal scores rank in catalogue order."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        data = fetch_movielens(name)
+        self.interactions, self.items = data.interactions, data.items
+        self.X = data.interactions[["user_id", "item_id"]]
+        self.features = {
+            "user_features": FeatureTable(data.users.sample(frac=1, random_state=seed)),
+            "item_features": FeatureTable(data.items.sample(frac=1, random_state=seed)),
+        }
+
+
+def asked(model: BaseRecommender, test: pd.DataFrame, k: int, **options: Any) -> Row:
+    """Mean metrics of the users of the test rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        found = model.recommend(test["user_id"].unique(), k, **options)
+    return dict(ranking_metrics(found, test, k, ("HR", "Recall", "NDCG")).mean())
+
+
+def sampled(data: Data, seed: int) -> Iterator[Row]:
+    """Protocol 1.1 of the literature."""
+    [split] = LeaveLastOut().splits(data.X, groups=data.interactions["timestamp"])
+    test, rng = data.X.iloc[split.test], np.random.default_rng(seed)
+    users, items = (pd.Index(data.X[name].unique()) for name in ("user_id", "item_id"))
+    met = np.zeros((len(users), len(items)), dtype=bool)
+    met[users.get_indexer(data.X["user_id"]), items.get_indexer(data.X["item_id"])] = True
+    keys = np.where(met, 2.0, rng.random(met.shape))
+    negatives = np.argpartition(keys, 99, axis=1)[:, :99]
+    pairs = pd.DataFrame({"user_id": np.repeat(users, 99), "item_id": items[negatives.ravel()]})
+    candidates = pd.concat([test, pairs], ignore_index=True)
+    models = {
+        "MatrixFactorization": MatrixFactorization(n_factors=192, l2=60.0, random_state=seed),
+        "EASE": EASE(),
+        "ContentEASE": ContentEASE(random_state=seed),
+    }
+    for name, model in models.items():
+        model.fit(data.X.iloc[split.train], **(data.features if name == "ContentEASE" else {}))
+        yield {"question": "1 + 99", "model": name, **asked(model, test, 10, candidates=candidates)}
+
+
+def random(data: Data, seed: int) -> Iterator[Row]:
+    """Protocol 1.2."""
+    X = data.X[data.interactions["rating"] >= 3].reset_index(drop=True)
+    [split] = RandomSplit(test_size=0.1, validation_size=0.1, random_state=seed).splits(X)
+    models = {"EASE": EASE(l2=800.0), "ContentEASE": ContentEASE(random_state=seed)}
+    for name, model in models.items():
+        model.fit(X.iloc[split.train])
+        row = asked(model, X.iloc[split.test], 10, exclude=X.iloc[split.validation])
+        yield {"question": "full", "model": name, **row}
+
+
+def item_cold_warm(data: Data, seed: int) -> Iterator[Row]:
+    """Protocol 1.3."""
+    rng = np.random.default_rng(seed)
+    X, items = data.X, np.sort(data.X["item_id"].unique())
+    order = rng.permutation(items)
+    n = round(0.1 * len(items))
+    for_validation, cold = order[:n], order[n : 2 * n]
+    is_hot = ~X["item_id"].isin(order[: 2 * n]).to_numpy()
+    rows = rng.permutation(np.flatnonzero(is_hot))
+    n_part = round(0.1 * len(rows))
+    validation, test, train = X.iloc[rows[:n_part]], X.iloc[rows[n_part : 2 * n_part]], X.iloc[rows[2 * n_part :]]
+    of_cold = X[X["item_id"].isin(cold)]
+    model = ContentEASE(random_state=seed).fit(train, **data.features)
+    hot = train["item_id"].unique()
+    questions: dict[str, tuple[pd.DataFrame, Any]] = {
+        "cold": (of_cold, cold),
+        "warm": (test[test["item_id"].isin(hot)], hot),
+        "overall": (pd.concat([of_cold, test]), np.setdiff1d(items, for_validation)),
+    }
+    for question, (wanted, candidates) in questions.items():
+        row = asked(model, wanted, 20, candidates=candidates, exclude=validation)
+        yield {"question": question, "model": "ContentEASE", **row}
+
+
+def item_cold(data: Data, seed: int) -> Iterator[Row]:
+    """Protocol 1.4."""
+    split = next(iter(ItemColdSplit(random_state=seed).splits(data.X)))
+    train, test = data.X.iloc[split.train], data.X.iloc[split.test]
+    assert split.candidates is not None
+    plain = plain_ridge(data, train, test, split.candidates)
+    yield {"question": "cold items", "model": "plain ridge on EASE", **plain}
+    model = ContentEASE(random_state=seed).fit(train, **data.features)
+    row = asked(model, test, 10, candidates=split.candidates)
+    yield {"question": "cold items", "model": "ContentEASE", **row}
+
+
+def plain_ridge(data: Data, train: pd.DataFrame, test: pd.DataFrame, candidates: pd.Index, l2: float = 10.0) -> Row:
+    """A ridge regression of genres, decades and title words on the columns of EASE: the reference of `item-cold`."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    ease = EASE().fit(train)
+    hot = ease.items_.ids[ease.hot_items_]
+    items = data.items.set_index("item_id")
+    genres = items["genres"].str.join("|").str.get_dummies()
+    decades = pd.get_dummies(items["year"] // 10)
+    words = CountVectorizer(min_df=2, binary=True, token_pattern=r"\b\w+\b").fit(items.loc[hot, "title"])
+    content = np.column_stack([genres, decades, words.transform(items["title"]).toarray()]).astype(float)
+    of_hot, of_cold = (content[items.index.get_indexer(ids)] for ids in (hot, candidates))
+    gram = of_hot.T @ of_hot + l2 * np.eye(content.shape[1])
+    share = (of_cold @ np.linalg.solve(gram, of_hot.T)).astype(np.float32)
+    users = test["user_id"].unique()
+    history = ease.history_[ease.users_.encode(users)][:, ease.hot_items_]
+    history.data = np.ones_like(history.data)
+    scores = (history @ ease.weights_) @ share.T
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    lists = pd.DataFrame(
+        {
+            "user_id": np.repeat(users, 10),
+            "item_id": candidates[best.ravel()],
+            "rank": np.tile(np.arange(10) + 1, len(users)),
+        }
+    )
+    return dict(ranking_metrics(lists, test, 10, ("HR", "Recall", "NDCG")).mean())
+
+
+def user_cold(data: Data, seed: int) -> Iterator[Row]:
+    """Protocol 1.5."""
+    splits = list(UserColdSplit(k=(0, 1, 2, 5, 10, "all"), random_state=seed).splits(data.X))
+    train = data.X.iloc[splits[0].train]
+    models = {"EASE": EASE().fit(train), "ContentEASE": ContentEASE(random_state=seed).fit(train, **data.features)}
+    for split in splits:
+        revealed = data.X.iloc[split.revealed] if len(split.revealed) else None
+        for name, model in models.items():
+            row = asked(model, data.X.iloc[split.test], 10, interactions=revealed)
+            yield {"question": split.name.split()[-1], "model": name, **row}
+
+
+PROTOCOLS: dict[str, Callable[[Data, int], Iterator[Row]]] = {
+    "sampled": sampled,
+    "random": random,
+    "item-cold-warm": item_cold_warm,
+    "item-cold": item_cold,
+    "user-cold": user_cold,
+}
+
+
+def markdown(protocol: str, rows: pd.DataFrame) -> str:
+    """One table: the mean over seeds, each seed, and what must be reached."""
+    lines = ["| question | model | metric | mean | at least | by seed |", "| --- | --- | --- | ---: | ---: | --- |"]
+    metrics = [name for name in rows.columns if "@" in name]
+    for (question, model), part in rows.groupby(["question", "model"], sort=False):
+        for metric in metrics:
+            if part[metric].isna().all():
+                continue
+            target = TARGETS.get((protocol, str(question), str(model), metric))
+            by_seed = ", ".join(f"{value:.4f}" for value in part[metric])
+            bound = "" if target is None else f"{target:.3f}"
+            lines.append(f"| {question} | {model} | {metric} | {part[metric].mean():.4f} | {bound} | {by_seed} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run protocols from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--protocol", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS))
+    parser.add_argument("--dataset", default="ml-1m", help="ml-100k, ml-1m, ... (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    RESULTS.mkdir(exist_ok=True)
+    for protocol in options.protocol:
+        started, rows = time.perf_counter(), []
+        for seed in range(options.seeds):
+            data = Data(options.dataset, seed)
+            rows += [{"seed": seed, **row} for row in PROTOCOLS[protocol](data, seed)]
+        seconds = time.perf_counter() - started
+        text = f"# {options.dataset}: {protocol}\n\n{options.seeds} seeds, {seconds:.0f} s.\n\n"
+        if options.dataset == "ml-1m" and protocol == "sampled":
+            text += "ML-1M, 7.9 % of timestamps estimated: this touches which item is a user's last.\n\n"
+        text += markdown(protocol, pd.DataFrame(rows))
+        print(text)
+        stem = RESULTS / f"quality-{protocol}-{options.dataset}"
+        stem.with_suffix(".md").write_text(text)
+        values = {"environment": environment(), "seconds": round(seconds, 1), "rows": rows}
+        stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
