@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import sparse
 
 __all__ = ["Csr", "distinct_rows", "empty_csr", "pattern", "positives", "take_rows", "to_csr"]
@@ -151,12 +152,14 @@ def distinct_rows(
     >>> distinct_rows(np.array([7, 7, 7]), Csr(np.array([[1.0], [2.0], [1.0]])))
     (array([0, 1]), array([0, 1, 0]))
     """
-    key: npt.NDArray[np.float64] = np.zeros(len(codes))
+    which = pd.factorize(codes)[0].astype(np.int64)
     if matrix is not None:
-        # Equal rows have equal products with one random vector, unequal ones almost surely not.
-        key = np.asarray(matrix.astype(np.float64) @ np.random.default_rng(0).standard_normal(matrix.shape[1]))
-    _, first, which = np.unique(np.column_stack([codes, key]), axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return first[order].astype(np.int64), place[which.reshape(-1)]
+        # Equal rows have equal products with one random vector, unequal ones almost surely not; stored zeros count.
+        vector = np.random.default_rng(0).standard_normal(matrix.shape[1])
+        for product in (matrix.astype(np.float64) @ vector, pattern(matrix).astype(np.float64) @ vector):
+            key = pd.factorize(product)[0]
+            which = pd.factorize(which * (key.max(initial=0) + 1) + key)[0].astype(np.int64)
+    first = np.empty(which.max(initial=-1) + 1, dtype=np.int64)
+    # Written from the end, so that the first of equals stays.
+    first[which[::-1]] = np.arange(len(which))[::-1]
+    return first, which

@@ -26,7 +26,7 @@ from recsys.exceptions import (
 )
 from recsys.features import EncodedFeatures, FeatureEncoder, FeatureTable, encode_features
 from recsys.interactions import PATHS, ContextRows, Pairs, UserBatch, as_frame, read_pairs
-from recsys.persistence import write_directory
+from recsys.persistence import refuse_other_kind, write_directory
 from recsys.vocabulary import Vocabulary, as_ids
 
 __all__ = [
@@ -162,6 +162,7 @@ class EstimatorState(BaseEstimator, ABC):
         if "feature_names_in_" in state:
             state["feature_names_in_"] = [str(name) for name in state["feature_names_in_"]]
         parameters = {name: _storable(name, value) for name, value in self.get_params(deep=False).items()}
+        refuse_other_kind(path, lambda held: held != "ItemIndex")
         header = {"class": type(self).__name__, "recsys_version": __version__, "parameters": parameters}
         write_directory(path, state, header)
 

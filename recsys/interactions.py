@@ -253,6 +253,8 @@ def read_target(y: Any, n: int, min_rating: float | None = None, name: str = "y"
         return np.ones(n, dtype=np.float32)
     from sklearn.utils import check_array, column_or_1d
 
+    if np.asarray(y).dtype.kind in "mM":
+        raise InvalidInputError(f"`{name}` holds dates; expected one finite number a row: pass weights or ratings.")
     try:
         # A number that is too large becomes infinite, which is refused.
         with np.errstate(over="ignore"):
@@ -264,5 +266,6 @@ def read_target(y: Any, n: int, min_rating: float | None = None, name: str = "y"
             f"`{name}` has {len(weights)} values for the {n} rows of `X`; found input variables with inconsistent "
             f"numbers of samples: pass one target a row."
         )
-    positive = weights > 0 if min_rating is None else (weights >= min_rating) & (weights > 0)
+    # Both as float32: 0.7 is not below 0.7.
+    positive = weights > 0 if min_rating is None else (weights >= np.float32(min_rating)) & (weights > 0)
     return np.where(positive, weights, np.float32(0))

@@ -21,7 +21,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,15 @@ from recsys.exceptions import CorruptModelError, PersistenceError, SchemaVersion
 from recsys.features import EncodedFeatures, FeatureEncoder
 from recsys.vocabulary import Vocabulary
 
-__all__ = ["SCHEMA_VERSION", "load", "persistent", "read_directory", "read_manifest", "write_directory"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "load",
+    "persistent",
+    "read_directory",
+    "read_manifest",
+    "refuse_other_kind",
+    "write_directory",
+]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -196,6 +204,33 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return header
 
 
+def refuse_other_kind(path: str | os.PathLike[str], is_kin: Callable[[Any], bool]) -> None:
+    """Refuse to save over what is of another kind: a model over an index, say.
+
+    Parameters
+    ----------
+    path : path-like
+    is_kin : callable
+        Whether a saved class may be replaced.
+
+    Raises
+    ------
+    PersistenceError
+        If what is saved at `path` may not be.
+    SchemaVersionError
+        If a newer release wrote it.
+    """
+    try:
+        held = read_manifest(path).get("class")
+    except SchemaVersionError:
+        raise
+    except PersistenceError:
+        # Nothing is there, or nothing that can be read: `write_directory` looks closer.
+        return
+    if not is_kin(held):
+        raise PersistenceError(f"`path` ({Path(path)}) holds a saved {held}; expected a directory of its own.")
+
+
 def load(path: str | os.PathLike[str]) -> Any:
     """Load a model that `save` wrote.
 
@@ -297,7 +332,10 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return arrays[value["__array__"]]
     if "__csr__" in value:
         data, indices, indptr = (arrays[name] for name in value["__csr__"])
-        return sparse.csr_matrix((data, indices, indptr), shape=tuple(value["shape"]))
+        matrix = sparse.csr_matrix((data, indices, indptr), shape=tuple(value["shape"]))
+        # An index out of bounds would read memory that is not the matrix's.
+        matrix.check_format(full_check=True)
+        return matrix
     if "__tuple__" in value:
         return tuple(_unpack(item, arrays) for item in value["__tuple__"])
     if "__class__" in value:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from joblib import effective_n_jobs
 from sklearn import get_config
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
@@ -351,6 +351,13 @@ _blas_holders = 0
 _blas_limit: Any = None
 
 
+def _lift_claims() -> None:
+    # Since 3.7 threadpoolctl heeds one thread alone, the first to set a limit, until that one says that it is done.
+    lift_claim = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if lift_claim is not None:
+        lift_claim(force=True)
+
+
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
     """Hold BLAS to one thread: its sums then come in one order, and it leaves the cores to our own threads.
@@ -365,6 +372,7 @@ def single_threaded_blas() -> Iterator[None]:
     global _blas_holders, _blas_limit
     with _blas_lock:
         if _blas_holders == 0:
+            _lift_claims()
             _blas_limit = _thread_pools().limit(limits=1, user_api="blas")
         _blas_holders += 1
     try:
@@ -373,4 +381,6 @@ def single_threaded_blas() -> Iterator[None]:
         with _blas_lock:
             _blas_holders -= 1
             if _blas_holders == 0:
+                _lift_claims()
                 _blas_limit.restore_original_limits()
+                _lift_claims()

@@ -226,3 +226,14 @@ def test_ids_come_out_of_a_model_as_they_went_in(users: pd.Series, dtype: str) -
 def test_pairs_have_a_length() -> None:
     ids = pd.Index([1, 2])
     assert len(Pairs(ids, ids, pd.DataFrame(index=range(2)))) == 2
+
+
+@pytest.mark.parametrize("bar", [0.7, 1.3, 4.1])
+def test_a_rating_at_the_bar_is_a_positive_whatever_the_kind_of_number(bar: float) -> None:
+    for min_rating in (bar, np.float64(bar), float(np.float32(bar))):
+        assert (read_target([bar, bar - 0.1], 2, min_rating) > 0).tolist() == [True, False]
+
+
+def test_dates_are_no_targets() -> None:
+    with pytest.raises(InvalidInputError, match=r"`y` holds dates; expected one finite number a row"):
+        read_target(pd.Series(pd.to_datetime(["2020-01-01", "2020-01-02"])), 2)

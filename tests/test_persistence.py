@@ -18,6 +18,7 @@ import recsys
 from recsys import EASE, Popularity, load, persistence
 from recsys.exceptions import CorruptModelError, PersistenceError, SchemaVersionError
 from recsys.persistence import read_directory, write_directory
+from recsys.retrieval import ItemIndex
 from recsys.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -444,3 +445,18 @@ def test_a_model_that_was_never_fitted_is_not_saved(tmp_path: Path) -> None:
         Popularity().save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
     assert recsys.load is load
+
+
+def test_a_model_is_not_saved_over_an_index(old: EASE, tmp_path: Path) -> None:
+    ItemIndex(["tea"], [[1.0]]).save(tmp_path)
+    with pytest.raises(PersistenceError, match="holds a saved ItemIndex; expected a directory of its own"):
+        old.save(tmp_path)
+    assert len(ItemIndex.load(tmp_path)) == 1
+
+
+def test_indices_that_lead_out_of_a_matrix_are_refused(old: EASE, tmp_path: Path) -> None:
+    old.history_.indices = old.history_.indices.copy()
+    old.history_.indices[0] = 2**30
+    old.save(tmp_path / "forged")
+    with pytest.raises(CorruptModelError, match="match their checksums but are no model"):
+        load(tmp_path / "forged")

@@ -92,5 +92,9 @@ def test_distinct_rows_agree_with_a_loop() -> None:
     expected = [seen[(code, *row)] for code, row in zip(codes, dense, strict=True)]
     assert which.tolist() == expected
     assert first.tolist() == [expected.index(i) for i in range(len(seen))]
+    # A stored zero is a value, and not the same as none.
+    stored = Csr((np.zeros(1, np.float32), np.array([0]), np.array([0, 1, 1])), shape=(2, 1))
+    assert distinct_rows(np.array([5, 5]), stored)[1].tolist() == [0, 1]
+    assert distinct_rows(np.zeros(0, np.int64), None)[0].tolist() == []
     alone, of_code = distinct_rows(codes, None)
     np.testing.assert_array_equal(codes[alone][of_code], codes)

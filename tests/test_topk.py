@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import config_context
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from recsys import topk
 from recsys._sparse import Csr, pattern
@@ -288,7 +288,9 @@ def test_row_chunks_cover_the_rows() -> None:
 
 
 def blas_threads() -> set[int]:
-    return {pool["num_threads"] for pool in ThreadpoolController().info() if pool["user_api"] == "blas"}
+    pools = [pool for pool in ThreadpoolController().info() if pool["user_api"] == "blas"]
+    # With OpenMP, as in FAISS, each thread has a limit of its own.
+    return {pool["num_threads"] for pool in pools if pool.get("threading_layer") != "openmp"}
 
 
 def test_blas_keeps_to_one_thread_until_the_last_context_is_left() -> None:
@@ -320,3 +322,36 @@ def test_tasks_run_at_the_same_time() -> None:
     met = []
     run_on_threads(lambda task: met.append((task, meet.wait() >= 0)), range(2), n_jobs=2)
     assert sorted(met) == [(0, True), (1, True)]
+
+
+def test_blas_is_held_and_let_go_whichever_threads_ask() -> None:
+    before, inside = blas_threads(), []
+
+    def hold() -> None:
+        with single_threaded_blas():
+            inside.append(blas_threads())
+
+    # A limit that somebody set on this thread, and did not lift, is no claim on it for good.
+    threadpool_limits(max(before))
+    hold()
+    other = threading.Thread(target=hold)
+    other.start()
+    other.join()
+    assert inside == [{1}, {1}]
+    assert blas_threads() == before
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold_on() -> None:
+        with single_threaded_blas():
+            entered.set()
+            leave.wait(10)
+
+    with single_threaded_blas():
+        late = threading.Thread(target=hold_on)
+        late.start()
+        assert entered.wait(10)
+    # The first to come has gone, the other still holds.
+    assert blas_threads() == {1}
+    leave.set()
+    late.join()
+    assert blas_threads() == before

@@ -38,6 +38,8 @@ MAX_TRIALS = 40
 LEAST_GAIN = 5e-4
 # Added to the diagonal, relative to its mean, so that rounding leaves a kernel positive definite.
 JITTER = 1e-6
+# The same for the normal equations of landmarks, in double precision.
+RELATIVE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -308,7 +310,8 @@ class KernelRidge:
                 cross = mixture.kernel(features.take(part), chosen).astype(np.float64)
                 system += cross.T @ cross
                 right += cross.T @ targets[part]
-            system[np.diag_indices_from(system)] += small * (mixture.noise + small)
+            # A kernel of few distinct items has directions in which nothing is known: they get next to nothing.
+            system[np.diag_indices_from(system)] += RELATIVE * max(float(np.trace(system)) / len(system), 1e-12)
         dual = linalg.solve(system, right, assume_a="pos", overwrite_a=True, overwrite_b=True)
         return cls(mixture, chosen, dual.astype(np.float32))
 

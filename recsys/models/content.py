@@ -135,6 +135,11 @@ class ContentEASE(VectorRecommender):
         self.random_state = random_state
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
+        # Sums of one thread come in one order: the same seed gives the same bits, on a busy machine too.
+        with single_threaded_blas():
+            self._fit_closed_form(data)
+
+    def _fit_closed_form(self, data: TrainingData) -> None:
         rng = check_random_state(self.random_state)
         self.item_counts_ = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1]).astype(np.float32)
         hot = np.flatnonzero(self.item_counts_)
@@ -206,9 +211,7 @@ class ContentEASE(VectorRecommender):
         parts = np.array_split(rng.permutation(len(judged)), min(JUDGE_FOLDS, len(judged)))
         folds = [np.sort(part) for part in parts]
         judge = _Judge(self, data, hot[judged], folds, rng)
-        # Many small systems: several threads of BLAS would wait for each other more than they work.
-        with single_threaded_blas():
-            mixture, self.content_score_ = choose_mixture(features.take(judged), targets[judged], folds, judge)
+        mixture, self.content_score_ = choose_mixture(features.take(judged), targets[judged], folds, judge)
         names = [field.name for field in features.fields]
         terms = [" × ".join(names[field] for field in term) for term in kernel_terms(len(names))]
         self.content_weights_ = {

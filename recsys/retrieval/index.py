@@ -22,10 +22,9 @@ from recsys.exceptions import (
     InvalidInputError,
     InvalidTypeError,
     PersistenceError,
-    SchemaVersionError,
     examples,
 )
-from recsys.persistence import read_directory, read_manifest, write_directory
+from recsys.persistence import read_directory, read_manifest, refuse_other_kind, write_directory
 from recsys.vectors import VectorRecommender
 from recsys.vocabulary import Vocabulary, as_ids
 
@@ -257,9 +256,7 @@ class ItemIndex:
         """
         import faiss
 
-        held = _saved_class(path)
-        if held not in (None, type(self).__name__):
-            raise PersistenceError(f"`path` ({Path(path)}) holds a saved {held}; expected a directory of its own.")
+        refuse_other_kind(path, lambda held: held == type(self).__name__)
         state = {"items": self.items, "faiss": faiss.serialize_index(self._index)}
         header = {
             "class": type(self).__name__,
@@ -409,13 +406,3 @@ def _refuse_other_class(manifest: dict[str, Any], path: Any) -> None:
             f"{Path(path)} holds a saved {manifest.get('class')}; expected an ItemIndex: load a model with "
             f"`recsys.load`, and index it with `ItemIndex.from_model`."
         )
-
-
-def _saved_class(path: Any) -> Any:
-    """The class of what is saved at `path`; None where nothing is, or nothing that can be read."""
-    try:
-        return read_manifest(path).get("class")
-    except SchemaVersionError:
-        raise
-    except PersistenceError:
-        return None

@@ -300,6 +300,13 @@ def test_pairs_go_by_the_names_of_fit(name: str) -> None:
 
 
 @every
+def test_a_score_of_items_of_another_type_of_id_is_refused(name: str) -> None:
+    model, world = fitted(name)
+    with pytest.raises(InvalidInputError, match=r"`X` names no item of the catalogue, but '.*They are text"):
+        model.score(world.X.astype(str), world.y)
+
+
+@every
 def test_users_of_another_type_of_id_are_told(name: str) -> None:
     model, _ = fitted(name)
     if name not in KNOWS_EVERYBODY:

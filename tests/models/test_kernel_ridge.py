@@ -138,3 +138,14 @@ def test_trials_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
     choose_mixture(features, y, folds, judge)
     assert calls == [1] * 7
+
+
+def test_few_distinct_items_and_some_landmarks_are_no_singular_system() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"kind": rng.choice(list("abc"), 200), "year": rng.integers(1950, 1960, 200).astype(float)})
+    features = FeatureEncoder.fit(frame, {"kind": "categorical", "year": "numeric"}, "|").transform(frame, "frame")
+    y = rng.standard_normal((200, 3)).astype(np.float32)
+    mixture = Mixture(np.array([1.0, 1.0, 0.0, 0.3, 0.0]), 10.0)
+    found = KernelRidge.fit(mixture, features, y, np.arange(0, 200, 2)).predict(features)
+    everything = KernelRidge.fit(mixture, features, y, np.arange(200)).predict(features)
+    np.testing.assert_allclose(found, everything, atol=1e-3)
