@@ -17,6 +17,9 @@ from recsys.vocabulary import as_ids
 
 __all__ = ["VectorRecommender"]
 
+# A multiple of what the kernels of BLAS take at a time.
+COLUMNS_A_KERNEL = 64
+
 
 class VectorRecommender(BaseRecommender):
     """Base of models whose score is an inner product; see the hooks `_user_vectors` and `_item_vectors`."""
@@ -76,8 +79,11 @@ class VectorRecommender(BaseRecommender):
         return vectors if items is None else vectors[self._known_items(items)]
 
     def _batch_scorer(self) -> Callable[[UserBatch], Floats]:
-        transposed = self._item_vectors().T
-        return lambda batch: self._user_vectors(batch) @ transposed
+        vectors = self._item_vectors()
+        n = len(vectors)
+        # BLAS rounds the last columns of a product in its own way: with some more, items that are alike score alike.
+        transposed = np.pad(vectors, ((0, -n % COLUMNS_A_KERNEL), (0, 0))).T
+        return lambda batch: (self._user_vectors(batch) @ transposed)[:, :n]
 
     def _score_batch(self, batch: UserBatch) -> Floats:
         return self._batch_scorer()(batch)

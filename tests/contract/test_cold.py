@@ -384,3 +384,17 @@ def test_features_alone_may_stay_out(name: str) -> None:
     only_items = CASES[name].make().fit(world.X, world.y, item_features=FeatureTable(world.items))
     assert len(only_items.items_) == len(world.items)
     assert fit(CASES[name].make(), world).users_.ids.tolist() == [*world.hot_users, *world.warm_users]
+
+
+@pytest.mark.parametrize("name", RETRIEVERS)
+@pytest.mark.parametrize("n_items", [77, 130, 163, 201])
+def test_items_that_are_alike_come_in_catalogue_order(name: str, n_items: int) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"user_id": rng.integers(0, 60, 900), "item_id": rng.integers(0, 40, 900)}).drop_duplicates()
+    kinds = ["a", "b"] * 20 + ["a"] * (n_items - 40)
+    items = pd.DataFrame({"kind": kinds}, index=pd.RangeIndex(n_items, name="item_id"))
+    model = CASES[name].make().set_params(**CASES[name].battery).fit(X, item_features=FeatureTable(items))
+    for users in ([0], list(range(7)), list(range(60))):
+        found = model.recommend(users, k=n_items)
+        alike = found[found["item_id"] >= 40]
+        assert (alike.groupby("user_id")["item_id"].diff().dropna() > 0).all()
