@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .models.content import ContentEASE
     from .models.contrastive import ContrastiveRecommender
     from .models.ease import EASE
-    from .models.knn import ContentKNN
+    from .models.knn import ContentKNN, DemographicKNN
     from .models.mf import MatrixFactorization
     from .models.popularity import Popularity
     from .persistence import load
@@ -31,6 +31,7 @@ __all__ = [
     "ContentEASE",
     "ContentKNN",
     "ContrastiveRecommender",
+    "DemographicKNN",
     "EASE",
     "FeatureTable",
     "MatrixFactorization",
@@ -44,6 +45,7 @@ _HOMES = {
     "ContentEASE": "recsys.models.content",
     "ContentKNN": "recsys.models.knn",
     "ContrastiveRecommender": "recsys.models.contrastive",
+    "DemographicKNN": "recsys.models.knn",
     "EASE": "recsys.models.ease",
     "FeatureTable": "recsys.features",
     "MatrixFactorization": "recsys.models.mf",

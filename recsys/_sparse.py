@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-__all__ = ["Csr", "distinct_rows", "empty_csr", "pattern", "positives", "take_rows", "to_csr"]
+__all__ = ["Csr", "distinct_rows", "empty_csr", "keep", "pattern", "positives", "random_places", "take_rows", "to_csr"]
 
 Csr = sparse.csr_matrix
 
@@ -127,6 +127,56 @@ def pattern(matrix: Csr) -> Csr:
     """
     ones = np.ones(matrix.nnz, dtype=np.float32)
     return Csr((ones, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def keep(matrix: Csr, kept: npt.NDArray[np.bool_]) -> Csr:
+    """The entries that a mask keeps.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+    kept : ndarray of shape (nnz,), bool
+        Explicit zeros count as entries.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of shape (n, m)
+
+    Examples
+    --------
+    >>> keep(Csr(np.array([[1, 2], [0, 3]])), np.array([False, True, True])).toarray()
+    array([[0, 2],
+           [0, 3]])
+    """
+    starts = np.concatenate([[0], np.cumsum(kept)])
+    return Csr((matrix.data[kept], matrix.indices[kept], starts[matrix.indptr]), shape=matrix.shape)
+
+
+def random_places(matrix: Csr, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """The place of each entry in a random order of its row.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of shape (nnz,), int64
+        From 0 to the length of the row - 1.
+
+    Examples
+    --------
+    >>> places = random_places(Csr(np.ones((2, 3))), np.random.default_rng(0))
+    >>> np.sort(places.reshape(2, 3), axis=1)
+    array([[0, 1, 2],
+           [0, 1, 2]])
+    """
+    lengths = np.diff(matrix.indptr)
+    order = np.argsort(np.repeat(np.arange(len(lengths)), lengths) + rng.random(matrix.nnz))
+    places = np.empty(matrix.nnz, dtype=np.int64)
+    places[order] = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)
+    return places
 
 
 def distinct_rows(

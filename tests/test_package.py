@@ -55,6 +55,7 @@ def test_public_names() -> None:
         "ContentEASE",
         "ContentKNN",
         "ContrastiveRecommender",
+        "DemographicKNN",
         "EASE",
         "FeatureTable",
         "MatrixFactorization",

@@ -1,7 +1,8 @@
 """Alternating least squares for implicit feedback: the mathematics, on blocks of rows of about the same length.
 
-The vector x of a user with positives P minimises ``sum_i c_i (p_i - x.y_i)^2 + l2 |x|^2``: it solves ``A x = b`` with
-``A = Y'Y + l2 I + sum_P (c_i - 1) y_i y_i'`` and ``b = sum_P c_i y_i``. Items are solved for in the same way.
+The vector x of a user with positives P minimises ``sum_i c_i (p_i - x.y_i)^2 + l2 |x - m|^2``: it solves ``A x = b``
+with ``A = Y'Y + l2 I + sum_P (c_i - 1) y_i y_i'`` and ``b = sum_P c_i y_i + l2 m``, where m is what is expected of the
+user beforehand. Items are solved for in the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from recsys._sparse import Csr, positives
 from recsys.exceptions import InvalidInputError
 from recsys.topk import run_on_threads
 
-__all__ = ["PaddedRows", "als_half_step", "als_loss", "pad_rows"]
+__all__ = ["PaddedRows", "als_directions", "als_half_step", "als_loss", "pad_rows"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,6 +53,8 @@ class _System(NamedTuple):
     gram: Floats
     alpha: float
     slots: int
+    # `regularization` times the prior means, or None where they are 0.
+    pull: Floats | None
 
 
 def pad_rows(matrix: Csr, n_factors: int) -> PaddedRows:
@@ -112,14 +115,17 @@ def als_half_step(
     *,
     alpha: float,
     regularization: float,
+    prior: Floats | None = None,
+    gram: Floats | None = None,
     solver: Literal["cg", "cholesky"] = "cg",
     cg_steps: int = 3,
     n_jobs: int | None = None,
 ) -> Floats:
     r"""Solve for the vectors of all rows, those of the columns being fixed.
 
-    Row u minimises :math:`\sum_i c_{ui} (p_{ui} - x_u^\top y_i)^2 + \lambda \|x_u\|^2`, where :math:`p_{ui} = 1` and
-    :math:`c_{ui} = 1 + \alpha r_{ui}` for positives of weight :math:`r_{ui}`, 0 and 1 elsewhere [1]_.
+    Row u minimises :math:`\sum_i c_{ui} (p_{ui} - x_u^\top y_i)^2 + \lambda \|x_u - m_u\|^2`, where
+    :math:`p_{ui} = 1` and :math:`c_{ui} = 1 + \alpha r_{ui}` for positives of weight :math:`r_{ui}`, 0 and 1
+    elsewhere [1]_.
 
     Parameters
     ----------
@@ -132,6 +138,10 @@ def als_half_step(
     alpha : float
     regularization : float
         :math:`\lambda`, the same for every row, however many positives it has.
+    prior : ndarray of shape (n, n_factors), float32, default=None
+        The means :math:`m_u` that vectors are drawn towards. None: 0.
+    gram : ndarray of shape (n_factors, n_factors), float32, default=None
+        ``fixed.T @ fixed`` of the columns that count where they are no positives. None: of all.
     solver : {"cg", "cholesky"}, default="cg"
         `cg_steps` conjugate gradient steps [2]_, or the exact solution.
     cg_steps : int, default=3
@@ -166,16 +176,14 @@ def als_half_step(
         raise InvalidInputError(f"`solver` is {solver!r}; expected 'cg' or 'cholesky'.")
     n_columns, n_factors = fixed.shape
     n_rows = matrix.shape[0]
-    if matrix.shape[1] != n_columns or (current is not None and current.shape != (n_rows, n_factors)):
-        start = None if current is None else current.shape
+    of_rows = [None if vectors is None else vectors.shape for vectors in (current, prior)]
+    if matrix.shape[1] != n_columns or any(shape not in (None, (n_rows, n_factors)) for shape in of_rows):
         raise InvalidInputError(
-            f"`matrix`, `fixed` and `current` have the shapes {matrix.shape}, {fixed.shape} and {start}; "
-            f"expected (n, m), (m, n_factors) and (n, n_factors)."
+            f"`matrix`, `fixed`, `current` and `prior` have the shapes {matrix.shape}, {fixed.shape}, {of_rows[0]} and "
+            f"{of_rows[1]}; expected (n, m), (m, n_factors), (n, n_factors) and (n, n_factors)."
         )
     padded = matrix if isinstance(matrix, PaddedRows) else pad_rows(matrix, n_factors)
-    fixed = np.ascontiguousarray(fixed, dtype=np.float32)
-    gram = fixed.T @ fixed + np.float32(regularization) * np.eye(n_factors, dtype=np.float32)
-    system = _System(fixed, gram, alpha, padded.slots)
+    system = _system(fixed, gram, alpha, regularization, padded.slots, prior)
     answer = np.zeros((n_rows, n_factors), dtype=np.float32)
 
     def solve(share: list[Block]) -> None:
@@ -191,6 +199,64 @@ def als_half_step(
     # A few shares a thread even out their speeds; neighbours in the list of blocks cost about the same.
     n_shares = min(4 * effective_n_jobs(n_jobs), len(padded.blocks))
     run_on_threads(solve, [padded.blocks[i::n_shares] for i in range(n_shares)], n_jobs)
+    return answer
+
+
+def _system(
+    fixed: Floats,
+    gram: Floats | None,
+    alpha: float,
+    regularization: float,
+    slots: int,
+    prior: Floats | None = None,
+) -> _System:
+    fixed = np.ascontiguousarray(fixed, dtype=np.float32)
+    gram = fixed.T @ fixed if gram is None else gram
+    penalised = gram + np.float32(regularization) * np.eye(fixed.shape[1], dtype=np.float32)
+    pull = None if prior is None else np.float32(regularization) * prior
+    return _System(fixed, penalised, alpha, slots, pull)
+
+
+def als_directions(
+    matrix: Csr,
+    fixed: Floats,
+    targets: Floats,
+    *,
+    alpha: float,
+    regularization: float,
+    gram: Floats | None = None,
+) -> Floats:
+    r"""What a row's score of a target is linear in: :math:`A_u^{-1} t_u`.
+
+    A row's vector is :math:`x_u = A_u^{-1} b_u`, so its product with a target is :math:`t_u^\top x_u = d_u^\top b_u`,
+    and as :math:`b_u` is a sum over the positives and the prior mean, each has its part of the score.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m), float32
+    fixed : ndarray of shape (m, n_factors), float32
+    targets : ndarray of shape (n, n_factors), float32
+    alpha, regularization, gram
+        As in `als_half_step`.
+
+    Returns
+    -------
+    ndarray of shape (n, n_factors), float32
+        For a row without positives its target over `regularization`: its vector is the prior mean.
+
+    Examples
+    --------
+    >>> matrix = Csr(np.array([[1, 0], [0, 0]], dtype=np.float32))
+    >>> als_directions(matrix, np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), alpha=1.0, regularization=0.5)
+    array([[0.4, 0. ],
+           [0. , 2. ]], dtype=float32)
+    """
+    padded = pad_rows(matrix, fixed.shape[1])
+    system = _system(fixed, gram, alpha, regularization, padded.slots)
+    answer = targets / np.float32(regularization)
+    scratch = np.empty((padded.slots, fixed.shape[1]), dtype=np.float32)
+    for block in padded.blocks:
+        answer[block.rows] = _solve_exactly(system, block, scratch, targets)
     return answer
 
 
@@ -226,6 +292,8 @@ def _solve_by_gradients(system: _System, block: Block, x: Floats, steps: int, sc
     inner += block.weights[:, None] > 0
     residual = np.matmul(inner, vectors)[:, 0]
     residual -= x @ system.gram
+    if system.pull is not None:
+        residual += system.pull[block.rows]
     return _conjugate_gradients(apply, x, residual, steps)
 
 
@@ -246,8 +314,11 @@ def _conjugate_gradients(apply: Callable[[Floats], Floats], x: Floats, residual:
     return x
 
 
-def _solve_exactly(system: _System, block: Block, scratch: Floats) -> Floats:
-    """Cholesky factors of a batch of rows at a time, so that their matrices take no more than a block."""
+def _solve_exactly(system: _System, block: Block, scratch: Floats, targets: Floats | None = None) -> Floats:
+    """Cholesky factors of a batch of rows at a time, so that their matrices take no more than a block.
+
+    The right-hand sides are those of the normal equations or, where given, `targets`, one a row of the matrix.
+    """
     n_factors = system.fixed.shape[1]
     size = max(1, BLOCK_BYTES // (4 * n_factors**2))
     answer = np.empty((len(block.rows), n_factors), dtype=np.float32)
@@ -255,6 +326,8 @@ def _solve_exactly(system: _System, block: Block, scratch: Floats) -> Floats:
         batch = slice(start, start + size)
         part = Block(block.rows[batch], block.columns[batch], block.weights[batch])
         matrix, target = _normal_equations(system, part, scratch)
+        if targets is not None:
+            target = targets[part.rows]
         try:
             factor = np.linalg.cholesky(matrix)
         except np.linalg.LinAlgError as error:
@@ -277,6 +350,8 @@ def _normal_equations(system: _System, block: Block, scratch: Floats) -> tuple[F
         extra = np.float32(system.alpha) * weights
         matrix += (vectors * extra[:, :, None]).transpose(0, 2, 1) @ vectors
         target += (extra + (weights > 0))[:, None] @ vectors
+    if system.pull is not None:
+        target[:, 0] += system.pull[block.rows]
     return matrix, target[:, 0]
 
 

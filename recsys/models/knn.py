@@ -1,4 +1,4 @@
-"""Content kNN: items that look like what a user has."""
+"""Nearest neighbours by features: items that look like what a user has, and what users who look alike have."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils._param_validation import Interval
 
-from recsys._sparse import Csr, to_csr
+from recsys._sparse import Csr, pattern, to_csr
 from recsys.base import BaseRecommender
+from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
 from recsys.topk import top_k
 
-__all__ = ["ContentKNN"]
+__all__ = ["ContentKNN", "DemographicKNN"]
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -71,9 +72,7 @@ class ContentKNN(BaseRecommender):
         self.neighbors_ = sparse.vstack([widened, self._find_neighbors(np.arange(n_known, n_items))], format="csr")
 
     def _find_neighbors(self, items: Codes) -> Csr:
-        content = self.item_features_.matrix
-        norms = np.sqrt(np.asarray(content.multiply(content).sum(axis=1))).ravel()
-        unit = Csr(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ content).astype(np.float32)
+        unit = _unit_rows(self.item_features_)
         hot = np.flatnonzero(self.popularity_ > 0)
         pool = Csr(unit[hot].T)
         rows, columns, values = [], [], []
@@ -113,3 +112,105 @@ class ContentKNN(BaseRecommender):
                 "contribution": heeded.data.astype(np.float32),
             }
         )
+
+
+class DemographicKNN(BaseRecommender):
+    r"""Nearest neighbours by attributes: what users like this one have.
+
+    The score of an item is the share of the user's neighbours who have it among their positives, each weighing its
+    similarity, the cosine of encoded attributes: :math:`\sum_v s_{uv} x_{vi} / \sum_v s_{uv}`. Neighbours are users
+    with positives, the user among them; of equally similar ones those who came first. Who has interactions but no
+    attributes gets the prior.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=500
+    min_rating : float, default=None
+        Rows of `y` below it are no positives. None: rows that are not above 0.
+
+    Attributes
+    ----------
+    hot_users_ : ndarray of shape (n_hot_users,), int64
+        Codes of the users with positives.
+    attributes_ : scipy.sparse.csr_matrix of shape (n_columns, n_hot_users), float32
+        Their encoded attributes, each of length 1.
+
+    Examples
+    --------
+    >>> X = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["tea", "ale"]})
+    >>> users = pd.DataFrame({"club": ["chess", "darts", "darts"]}, index=["ann", "bob", "eve"])
+    >>> DemographicKNN(n_neighbors=1).fit(X, user_features=users).recommend(["eve"], k=1)["item_id"].tolist()
+    ['ale']
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "min_rating": [Real, None],
+    }
+
+    _uses_user_features = True
+
+    def __init__(self, *, n_neighbors: int = 500, min_rating: float | None = None) -> None:
+        self.n_neighbors = n_neighbors
+        self.min_rating = min_rating
+
+    def _fit(self, data: TrainingData, warm: bool) -> None:
+        self.hot_users_ = np.flatnonzero(np.diff(data.matrix.indptr))
+        self.attributes_ = Csr(_unit_rows(data.user_features)[self.hot_users_].T)
+        self.neighbor_history_ = self._widened(pattern(data.matrix)[self.hot_users_])
+
+    def _items_appended(self) -> None:
+        self.neighbor_history_ = self._widened(self.neighbor_history_)
+
+    def _widened(self, matrix: Csr) -> Csr:
+        return Csr((matrix.data, matrix.indices, matrix.indptr), (matrix.shape[0], len(self.items_)))
+
+    def _shares(self, batch: UserBatch) -> Csr:
+        """How much each hot user counts for each user asked for: rows sum to 1, or are empty."""
+        unit, found = _unit_rows(batch.features), []
+        for start in range(0, len(batch), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            similarity = (unit[chunk] @ self.attributes_).toarray()
+            similarity[similarity <= 0] = -np.inf
+            codes, scores = top_k(similarity, self.n_neighbors)[:2]
+            kept = codes >= 0
+            rows = start + np.nonzero(kept)[0]
+            found.append((rows, codes[kept], scores[kept]))
+        rows, columns, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        total = np.bincount(rows, weights, minlength=len(batch))
+        return to_csr(rows, columns, (weights / total[rows]).astype(np.float32), (len(batch), len(self.hot_users_)))
+
+    def _score_batch(self, batch: UserBatch) -> Floats:
+        shares = self._shares(batch)
+        scores: Floats = (shares @ self.neighbor_history_).toarray()
+        scores[np.diff(shares.indptr) == 0] = self.popularity_
+        return scores
+
+    def _similarity(self, items: Codes) -> Floats:
+        """Cosine of the sets of users who have the items."""
+        columns = self.neighbor_history_.T.tocsr()
+        norms = np.sqrt(np.diff(columns.indptr)).astype(np.float32)
+        unit = Csr(sparse.diags_array(1 / np.maximum(norms, 1)) @ columns).astype(np.float32)
+        return np.asarray((unit[items] @ unit.T).toarray(), dtype=np.float32)
+
+    def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
+        asked, distinct = np.unique(rows, return_inverse=True)
+        shares = self._shares(batch.take(asked))[distinct]
+        heeded = shares.multiply(self.neighbor_history_.T.tocsr()[items]).tocoo()
+        alone = np.flatnonzero(np.diff(shares.indptr) == 0)
+        neighbors = self.users_.decode(self.hot_users_[heeded.col])
+        frames = [
+            pd.DataFrame({"row": heeded.row, "source": "user", "field": neighbors, "contribution": heeded.data}),
+            pd.DataFrame(
+                {"row": alone, "source": "prior", "field": "popularity", "contribution": self.popularity_[items[alone]]}
+            ),
+        ]
+        told = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+        told.insert(3, "weight", np.float32(1))
+        return told.astype({"contribution": np.float32})
+
+
+def _unit_rows(features: EncodedFeatures) -> Csr:
+    """The encoded features, each row of length 1."""
+    norms = np.sqrt(np.asarray(features.matrix.multiply(features.matrix).sum(axis=1))).ravel()
+    return Csr(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ features.matrix).astype(np.float32)

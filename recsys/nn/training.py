@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys._sparse import Csr, distinct_rows, pattern, positives, to_csr
+from recsys._sparse import Csr, distinct_rows, keep, pattern, positives, random_places, to_csr
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData
 from recsys.nn.losses import catalogue_softmax, content_contrast, sampled_softmax
@@ -107,34 +107,20 @@ class Problem:
         known = self.known[self.query_users[queries]]
         if self.query_targets is None:
             chosen = _random_part(known, np.diff(known.indptr) - 1, rng)
-            return _keep(known, chosen), _keep(known, ~chosen)
+            return keep(known, chosen), keep(known, ~chosen)
         targets = self.query_targets[queries]
         # The history may hold items of this context as well, as it will when asked; one target is never in it.
-        others = positives(known - _keep(targets, _places(targets, rng) == 0))
-        shown = _keep(others, _random_part(others, np.diff(others.indptr), rng))
+        others = positives(known - keep(targets, random_places(targets, rng) == 0))
+        shown = keep(others, _random_part(others, np.diff(others.indptr), rng))
         return shown, positives(targets - targets.minimum(shown))
-
-
-def _places(matrix: Csr, rng: np.random.Generator) -> Codes:
-    """The place of each entry in a random order of its row."""
-    lengths = np.diff(matrix.indptr)
-    order = np.argsort(np.repeat(np.arange(len(lengths)), lengths) + rng.random(matrix.nnz))
-    places = np.empty(matrix.nnz, dtype=np.int64)
-    places[order] = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)
-    return places
 
 
 def _random_part(matrix: Csr, most: npt.NDArray[np.integer], rng: np.random.Generator) -> Mask:
     """A random choice of entries, of a random size up to `most` in each row."""
-    places, n = _places(matrix, rng), matrix.shape[0]
+    places, n = random_places(matrix, rng), matrix.shape[0]
     few, share = rng.choice(HISTORY_SIZES, n), np.floor(rng.random(n) * (most + 1))
     sizes = np.minimum(np.where(rng.random(n) < 0.5, few, share), most)
     return np.asarray(places < np.repeat(sizes, np.diff(matrix.indptr)))
-
-
-def _keep(matrix: Csr, kept: Mask) -> Csr:
-    starts = np.concatenate([[0], np.cumsum(kept)])
-    return Csr((matrix.data[kept], matrix.indices[kept], starts[matrix.indptr]), shape=matrix.shape)
 
 
 def batch_size_of(recipe: Recipe, problem: Problem) -> int:

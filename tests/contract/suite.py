@@ -16,6 +16,7 @@ from recsys import (
     ContentEASE,
     ContentKNN,
     ContrastiveRecommender,
+    DemographicKNN,
     FeatureTable,
     MatrixFactorization,
     Popularity,
@@ -31,6 +32,8 @@ class Case:
     make: Callable[[], BaseRecommender]
     # Answers users of different taste differently.
     personal: bool = True
+    # Answers who is cold without a warning.
+    knows_everybody: bool = False
     # A function of the set of rows: neither their order nor the days they came on matter.
     closed_form: bool = False
     uses_user_features: bool = False
@@ -40,9 +43,11 @@ class Case:
     battery: dict[str, Any] = field(default_factory=dict)
 
 
-# To add a model, add its line.
+# To add a model, add its line; what follows a dash tells cases of one class apart.
 CASES = {
-    "Popularity": Case(Popularity, personal=False, closed_form=True),
+    "Popularity": Case(Popularity, personal=False, knows_everybody=True, closed_form=True),
+    # Which of equally similar users are neighbours follows their order.
+    "DemographicKNN": Case(partial(DemographicKNN, n_neighbors=5), personal=False, uses_user_features=True),
     "EASE": Case(partial(EASE, l2=10.0), closed_form=True),
     "ContentEASE": Case(
         partial(ContentEASE, n_factors=16, l2=10.0, attribute_l2=1.0, random_state=0),
@@ -50,7 +55,16 @@ CASES = {
         uses_item_features=True,
     ),
     "ContentKNN": Case(ContentKNN, closed_form=True, uses_item_features=True),
-    "MatrixFactorization": Case(partial(MatrixFactorization, n_factors=4, alpha=5.0, l2=1.0, random_state=0)),
+    "MatrixFactorization": Case(
+        partial(MatrixFactorization, n_factors=4, alpha=5.0, l2=1.0, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+    ),
+    "MatrixFactorization-bpr": Case(
+        partial(MatrixFactorization, loss="bpr", n_factors=4, l2=1.0, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+    ),
     "ContrastiveRecommender": Case(
         partial(ContrastiveRecommender, n_factors=16, max_iter=30, random_state=0),
         uses_user_features=True,
@@ -64,6 +78,11 @@ BATTERY = [case.make().set_params(**case.battery) for case in CASES.values()]
 RETRIEVERS = [name for name in NAMES if isinstance(CASES[name].make(), VectorRecommender)]
 PERSONAL = [name for name in NAMES if CASES[name].personal]
 CLOSED_FORM = [name for name in NAMES if CASES[name].closed_form]
+
+
+def class_name(name: str) -> str:
+    """The class of a case."""
+    return name.partition("-")[0]
 
 
 @dataclass(frozen=True)

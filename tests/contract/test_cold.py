@@ -35,7 +35,7 @@ WITH_ITEM_FEATURES = [name for name in NAMES if CASES[name].uses_item_features]
 WITH_CONTEXT = [name for name in NAMES if CASES[name].uses_context]
 WITHOUT_CONTEXT = [name for name in NAMES if not CASES[name].uses_context]
 # Answers everybody alike, so that nobody is cold to it.
-KNOWS_EVERYBODY = [name for name in NAMES if not CASES[name].personal]
+KNOWS_EVERYBODY = [name for name in NAMES if CASES[name].knows_everybody]
 
 
 @every

@@ -15,7 +15,7 @@ from recsys.base import BaseRecommender
 from recsys.exceptions import InvalidInputError, InvalidTypeError
 from recsys.interactions import TrainingData
 from tests.contract.refusals import CONTEXT, EVERYTHING
-from tests.contract.suite import CASES, NAMES, World, fit, fitted, make_world
+from tests.contract.suite import CASES, NAMES, World, class_name, fit, fitted, make_world
 
 every = pytest.mark.parametrize("name", NAMES)
 
@@ -41,7 +41,7 @@ def test_bad_input_is_refused(name: str, title: str) -> None:
         refusal.call(model, world)
     assert isinstance(raised.value, InvalidInputError)
     assert isinstance(raised.value, ValueError)
-    _check(raised, refusal.parts, n=len(world.X), n_less=len(world.X) - 1, name=name)
+    _check(raised, refusal.parts, n=len(world.X), n_less=len(world.X) - 1, name=class_name(name))
 
 
 @every
@@ -128,7 +128,7 @@ NOT_FITTED: dict[str, Callable[[BaseRecommender, World], Any]] = {
 @every
 @pytest.mark.parametrize("method", NOT_FITTED)
 def test_a_model_that_was_not_fitted_says_so(name: str, method: str) -> None:
-    with pytest.raises(NotFittedError, match=f"This {name} instance is not fitted yet. Call 'fit'"):
+    with pytest.raises(NotFittedError, match=f"This {class_name(name)} instance is not fitted yet. Call 'fit'"):
         NOT_FITTED[method](CASES[name].make(), make_world())
 
 

@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from recsys import EASE, ContentKNN, FeatureTable, Popularity
 from recsys.base import BaseRecommender
 from recsys.exceptions import InvalidInputError, InvalidTypeError
-from tests.contract.suite import BATTERY, CASES, NAMES, World, make_world
+from tests.contract.suite import BATTERY, CASES, NAMES, World, class_name, make_world
 
 ROOT = Path(__file__).resolve().parents[2]
 every = pytest.mark.parametrize("name", NAMES)
@@ -203,9 +203,13 @@ def test_a_sliced_frame_of_features_is_an_error_that_names_the_mend(name: str) -
 @every
 def test_unknown_parameters_suggest_the_nearest(name: str) -> None:
     model = CASES[name].make()
-    with pytest.raises(InvalidInputError, match=f"^{name} has no parameter 'min_ratings'. Did you mean 'min_rating'"):
+    with pytest.raises(
+        InvalidInputError, match=f"^{class_name(name)} has no parameter 'min_ratings'. Did you mean 'min_rating'"
+    ):
         model.set_params(min_ratings=3)
-    with pytest.raises(InvalidTypeError, match=f"^{name} has no parameter 'min_ratings'. Did you mean 'min_rating'"):
+    with pytest.raises(
+        InvalidTypeError, match=f"^{class_name(name)} has no parameter 'min_ratings'. Did you mean 'min_rating'"
+    ):
         type(model)(min_ratings=3)
     with pytest.raises(TypeError):
         type(model)(3)
@@ -218,5 +222,7 @@ def test_unknown_parameters_suggest_the_nearest(name: str) -> None:
 def test_parameters_are_checked_in_fit(name: str) -> None:
     model = CASES[name].make().set_params(min_rating="three")
     assert model.get_params()["min_rating"] == "three"
-    with pytest.raises(ValueError, match=f"The 'min_rating' parameter of {name} must be .* Got 'three' instead"):
+    with pytest.raises(
+        ValueError, match=f"The 'min_rating' parameter of {class_name(name)} must be .* Got 'three' instead"
+    ):
         model.fit(*pairs())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError
 from recsys.models import _als
-from recsys.models._als import als_half_step, als_loss, pad_rows
+from recsys.models._als import als_directions, als_half_step, als_loss, pad_rows
 
 
 def random_matrix(seed: int, shape: tuple[int, int], density: float = 0.2) -> Csr:
@@ -34,6 +34,20 @@ def exact(matrix: Csr, fixed: Any, alpha: float, regularization: float) -> Any:
         confidence = np.diag(1 + alpha * weights)
         system = fixed.T @ confidence @ fixed + regularization * np.eye(fixed.shape[1])
         answer[u] = np.linalg.solve(system, fixed.T @ confidence @ (weights > 0))
+    return answer
+
+
+def exact_with_prior(matrix: Csr, fixed: Any, prior: Any, counted: Any, alpha: float, regularization: float) -> Any:
+    """Row by row, drawn towards `prior`; where they are no positives, only the columns of `counted` matter."""
+    dense, fixed = matrix.toarray().astype(np.float64), fixed.astype(np.float64)
+    answer = np.zeros((len(dense), fixed.shape[1]))
+    for u, weights in enumerate(dense):
+        if not weights.any():
+            continue
+        system = fixed[counted].T @ fixed[counted] + regularization * np.eye(fixed.shape[1])
+        system += fixed.T @ np.diag(alpha * weights) @ fixed
+        confidence = np.where(weights > 0, 1 + alpha * weights, 0)
+        answer[u] = np.linalg.solve(system, fixed.T @ confidence + regularization * prior[u])
     return answer
 
 
@@ -222,14 +236,45 @@ def test_a_very_long_row_takes_no_more_memory(solver: Any) -> None:
     np.testing.assert_allclose(got[0], expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_priors_draw_and_columns_that_do_not_count(solver: Any) -> None:
+    matrix, fixed = random_matrix(3, (25, 30)), random_vectors(1, 30, 4)
+    prior, counted = random_vectors(2, 25, 4), np.arange(30) % 3 > 0
+    gram = fixed[counted].T @ fixed[counted]
+    settings: dict[str, Any] = {"alpha": 2.0, "regularization": 3.0, "prior": prior, "gram": gram}
+    got = als_half_step(matrix, fixed, solver=solver, cg_steps=40, **settings)
+    expected = exact_with_prior(matrix, fixed, prior, counted, 2.0, 3.0)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_one_row_too_long_to_gather_is_drawn_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_als, "BLOCK_BYTES", 4 * 4 * 5)
+    matrix, fixed, prior = random_matrix(3, (25, 30)), random_vectors(1, 30, 4), random_vectors(2, 25, 4)
+    got = als_half_step(matrix, fixed, alpha=2.0, regularization=3.0, prior=prior, cg_steps=40)
+    expected = exact_with_prior(matrix, fixed, prior, np.arange(30) >= 0, 2.0, 3.0)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_directions_give_the_scores_part_by_part() -> None:
+    matrix, fixed = random_matrix(3, (25, 30)), random_vectors(1, 30, 4)
+    prior, targets = random_vectors(2, 25, 4), random_vectors(4, 25, 4)
+    towards = als_directions(matrix, fixed, targets, alpha=2.0, regularization=3.0)
+    solved = als_half_step(matrix, fixed, alpha=2.0, regularization=3.0, prior=prior, solver="cholesky")
+    solved = np.where(matrix.toarray().any(axis=1, keepdims=True), solved, prior)
+    confidence = np.where(matrix.toarray() > 0, 1 + 2 * matrix.toarray(), 0)
+    parts = confidence * (towards @ fixed.T)
+    scores = parts.sum(axis=1) + 3 * (towards * prior).sum(axis=1)
+    np.testing.assert_allclose(scores, (solved * targets).sum(axis=1), rtol=1e-3, atol=1e-4)
+
+
 def test_bad_input() -> None:
     matrix, fixed = random_matrix(0, (20, 30)), random_vectors(0, 30, 4)
     solver: Any = "lu"
     with pytest.raises(InvalidInputError, match="`solver` is 'lu'; expected 'cg' or 'cholesky'"):
         als_half_step(matrix, fixed, alpha=1.0, regularization=1.0, solver=solver)
-    with pytest.raises(InvalidInputError, match=r"have the shapes \(20, 30\), \(29, 4\) and None; expected"):
+    with pytest.raises(InvalidInputError, match=r"have the shapes \(20, 30\), \(29, 4\), None and None; expected"):
         als_half_step(matrix, fixed[1:], alpha=1.0, regularization=1.0)
-    with pytest.raises(InvalidInputError, match=r"have the shapes \(20, 30\), \(30, 4\) and \(20, 5\); expected"):
+    with pytest.raises(InvalidInputError, match=r"have the shapes \(20, 30\), \(30, 4\), \(20, 5\) and None; expected"):
         als_half_step(matrix, fixed, random_vectors(0, 20, 5), alpha=1.0, regularization=1.0)
     with pytest.raises(InvalidInputError, match="`regularization` is too small"):
         als_half_step(matrix, np.zeros_like(fixed), alpha=1.0, regularization=0.0, solver="cholesky")

@@ -1,4 +1,4 @@
-"""Content kNN: cosines and neighbours against plain loops."""
+"""Nearest neighbours by features: cosines and neighbours against plain loops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import ContentKNN
+from recsys import ContentKNN, DemographicKNN
 from recsys.models import knn
 
 GENRES = {
@@ -136,3 +136,45 @@ def test_explain_names_the_neighbours_in_the_history() -> None:
     parts = dict(zip(told["field"], told["contribution"], strict=True))
     assert parts == pytest.approx({item: cosine("new", item) for item in ("alien", "solaris", "dune")}, rel=1e-5)
     assert (told["source"] == "history").all()
+
+
+PEOPLE = pd.DataFrame(
+    {"club": ["chess", "chess", "darts", "darts", "chess", None], "sport": ["no", "yes", "no", "no", "yes", None]},
+    index=pd.Index([1, 2, 3, 4, 8, 9], name="user_id"),
+)
+
+
+def test_users_who_look_alike_vote_by_their_cosine() -> None:
+    model = DemographicKNN(n_neighbors=2).fit(X, user_features=PEOPLE)
+    # To 8 (chess, sport) the nearest are 2, who is the same, and 1, with one of two in common.
+    scores = model.predict(pd.DataFrame({"user_id": [8] * len(HOT), "item_id": HOT}))
+    taken = {user: set(X.loc[X["user_id"] == user, "item_id"]) for user in (1, 2)}
+    expected = [((item in taken[2]) * 1.0 + (item in taken[1]) * 0.5) / 1.5 for item in HOT]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+    told = model.explain(pd.DataFrame({"user_id": [8], "item_id": ["amelie"]}))
+    assert told[["source", "field"]].to_numpy().tolist() == [["user", 2]]
+    np.testing.assert_allclose(told["contribution"], [1 / 1.5], rtol=1e-6)
+
+
+def test_who_has_clicks_but_no_attributes_gets_the_prior() -> None:
+    model = DemographicKNN(n_neighbors=2).fit(X, user_features=PEOPLE)
+    clicks = pd.DataFrame({"user_id": [77], "item_id": ["alien"]})
+    found = model.recommend([77], k=1, interactions=clicks)
+    assert found["path"].tolist() == ["few-shot"]
+    assert found["item_id"].tolist() == ["airplane"]
+    assert found["score"].tolist() == pytest.approx([2 / 4])
+    told = model.explain(pd.DataFrame({"user_id": [77], "item_id": ["airplane"]}), interactions=clicks)
+    assert told["source"].tolist() == ["prior"]
+
+
+def test_all_neighbours_are_group_popularity() -> None:
+    rng = np.random.default_rng(0)
+    users = pd.DataFrame({"club": rng.choice(["a", "b", "c"], 60)}, index=pd.Index(np.arange(60), name="user_id"))
+    pairs = pd.DataFrame({"user_id": rng.integers(0, 50, 300), "item_id": rng.integers(0, 20, 300)}).drop_duplicates()
+    model = DemographicKNN(n_neighbors=1000).fit(pairs, user_features=users)
+    for user in (55, 3):
+        club = users.index[users["club"] == users["club"][user]]
+        members = pairs[pairs["user_id"].isin(club)]
+        share = members["item_id"].value_counts() / members["user_id"].nunique()
+        scores = model.predict(pd.DataFrame({"user_id": [user] * 20, "item_id": np.arange(20)}))
+        np.testing.assert_allclose(scores, share.reindex(np.arange(20)).fillna(0), rtol=1e-5)

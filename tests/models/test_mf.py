@@ -32,7 +32,8 @@ def exact_users(model: MatrixFactorization) -> Any:
     for user, row in enumerate(weights):
         confidence = 1 + model.alpha * row
         system = items.T @ (confidence[:, None] * items) + model.l2 * np.eye(items.shape[1])
-        answer[user] = np.linalg.solve(system, items.T @ (confidence * (row > 0)))
+        pull = model.l2 * model.user_intercept_
+        answer[user] = np.linalg.solve(system, items.T @ (confidence * (row > 0)) + pull)
     return answer
 
 
@@ -52,7 +53,7 @@ def test_scores_are_inner_products() -> None:
 
 def test_a_large_penalty_leaves_nothing_and_alpha_zero_counts_all_pairs_alike() -> None:
     X, y = world()
-    assert np.abs(make(l2=1e6).fit(X, y).predict(X)).max() < 1e-6
+    assert np.abs(make(l2=1e6).fit(X, y).predict(X)).max() < 1e-3
     # With alpha = 0 weights do not matter: only who has what does.
     positive = y > 0
     first = make(alpha=0.0).fit(X[positive], y[positive])
@@ -100,7 +101,8 @@ def test_explanations_sum_to_predictions() -> None:
     told = model.explain(asked, interactions=clicks)
     np.testing.assert_allclose(told.groupby("row")["contribution"].sum(), scores, rtol=1e-3, atol=1e-5)
     hot = told[told["row"] == 0]
-    assert set(hot["source"]) == {"history"}
+    assert hot["source"].value_counts().to_dict()["prior"] == 1
+    hot = hot[hot["source"] == "history"]
     liked = X[(X["user_id"] == 100) & (y > 0)]
     assert set(hot["field"]) == set(liked["item_id"])
     weight = dict(zip(hot["field"], hot["weight"], strict=True))
@@ -146,3 +148,84 @@ def test_two_fits_agree_bit_for_bit() -> None:
     assert not np.array_equal(first.item_factors_, other.item_factors_)
     seeded = make(random_state=np.random.RandomState(0)).fit(X, y)
     np.testing.assert_array_equal(first.item_factors_, seeded.item_factors_)
+
+
+def features(X: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Attributes that tell the groups, of known users and items and of one new user and item of each group."""
+    users, items = [*sorted(X["user_id"].unique()), 900, 901], [*sorted(X["item_id"].unique()), "n0", "n1"]
+    return {
+        "user_features": pd.DataFrame({"club": [["chess", "darts"][u % 2] for u in users]}, index=users),
+        "item_features": pd.DataFrame({"kind": [["board", "bar"][int(i[1:]) % 2] for i in items]}, index=items),
+    }
+
+
+@pytest.mark.parametrize("loss", ["als", "bpr"])
+def test_warm_users_and_items_are_of_their_group(loss: str) -> None:
+    X, y = world()
+    model = make(loss=loss, feature_l2=1.0).fit(X[y > 0], **features(X))
+    asked = pd.DataFrame({"user_id": np.repeat([900, 901], 20), "item_id": [f"i{i}" for i in range(20)] * 2})
+    scores = model.predict(asked).reshape(2, 20)
+    even = np.arange(20) % 2 == 0
+    assert scores[0, even].mean() > scores[0, ~even].mean()
+    assert scores[1, ~even].mean() > scores[1, even].mean()
+    hot = np.sort(X.loc[y > 0, "user_id"].unique())
+    warm = pd.DataFrame({"user_id": np.tile(hot, 2), "item_id": np.repeat(["n0", "n1"], len(hot))})
+    of_items = model.predict(warm).reshape(2, -1)
+    assert (of_items[0] > of_items[1])[hot % 2 == 0].mean() > 0.7
+    assert (of_items[1] > of_items[0])[hot % 2 == 1].mean() > 0.7
+    # The same features that join later give the same vectors.
+    later = features(X)["item_features"].loc[["n0", "n1"]].set_axis(["m0", "m1"])
+    model.add_items(later)
+    vectors = model.item_vectors(["n0", "n1", "m0", "m1"])
+    np.testing.assert_array_equal(vectors[:2], vectors[2:])
+
+
+def test_als_with_features_is_at_the_optimum_of_its_users() -> None:
+    X, y = world()
+    model = make(max_iter=60).fit(X, y, **features(X))
+    weights, items = model.history_.toarray().astype(np.float64), model.item_factors_.astype(np.float64)
+    means = model.user_features_.matrix @ model.user_coefficients_ + model.user_intercept_
+    counted = np.asarray((model.history_ > 0).sum(axis=0)).ravel() > 0
+    for user, row in enumerate(weights):
+        if not (row > 0).any():
+            np.testing.assert_allclose(model.user_factors_[user], means[user], rtol=1e-5)
+            continue
+        confidence = np.where(row > 0, 1 + 3 * row, 0)
+        system = items[counted].T @ items[counted] + items.T @ np.diag(3 * row) @ items + 0.5 * np.eye(4)
+        expected = np.linalg.solve(system, items.T @ confidence + 0.5 * means[user])
+        np.testing.assert_allclose(model.user_factors_[user], expected, rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["als", "bpr"])
+def test_explanations_with_features_sum_to_predictions(loss: str) -> None:
+    X, y = world()
+    model = make(loss=loss).fit(X, y, **features(X))
+    asked = pd.DataFrame({"user_id": [100, 900, 7, 101, 7], "item_id": ["i1", "i2", "i3", "n0", "n1"]})
+    clicks = pd.DataFrame({"user_id": [7, 7], "item_id": ["i1", "n0"]})
+    told = model.explain(asked, interactions=clicks)
+    scores = model.predict(asked, interactions=clicks)
+    np.testing.assert_allclose(told.groupby("row")["contribution"].sum(), scores, rtol=1e-3, atol=1e-5)
+    assert set(told.loc[told["row"] == 1, "field"]) == {"club", "average user"}
+    assert set(told.loc[told["row"] == 2, "field"]) == {"i1", "n0", "average user"}
+    own = told[(told["row"] == 0) & (told["field"] == "id")]
+    assert len(own) == (loss == "bpr")
+
+
+def test_bpr_answers_short_histories_and_agrees_with_itself() -> None:
+    X, y = world()
+    model = make(loss="bpr", max_iter=30).fit(X[y > 0])
+    twin = make(loss="bpr", max_iter=30).fit(X[y > 0])
+    np.testing.assert_array_equal(model.user_factors_, twin.user_factors_)
+    clicks = pd.DataFrame({"user_id": [1, 2], "item_id": ["i2", "i3"]})
+    asked = pd.DataFrame({"user_id": np.repeat([1, 2], 20), "item_id": [f"i{i}" for i in range(20)] * 2})
+    scores = model.predict(asked, interactions=clicks).reshape(2, 20)
+    even = np.arange(20) % 2 == 0
+    assert scores[0, even].mean() - scores[0, ~even].mean() > scores[1, even].mean() - scores[1, ~even].mean()
+
+
+def test_partial_fit_after_another_number_of_factors_starts_afresh() -> None:
+    X, y = world()
+    model = make().fit(X, y).set_params(n_factors=6)
+    model.partial_fit(X, y)
+    assert model.item_factors_.shape[1] == 6
+    np.testing.assert_allclose(model.user_factors_, exact_users(model), rtol=2e-3, atol=1e-5)

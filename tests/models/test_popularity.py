@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys import Popularity
+from recsys import Popularity, load
+from recsys.exceptions import InvalidInputError
 
 
 @pytest.fixture
@@ -96,3 +98,84 @@ def test_counts_are_those_of_sets(rows: list[tuple[int, int, int]]) -> None:
     everyone = {user for user, _ in liked}
     expected = [len({user for user, item in liked if item == label}) / len(everyone) for label in model.items_.ids]
     np.testing.assert_allclose(model.popularity_, expected, rtol=1e-6)
+
+
+GROUPS = pd.DataFrame(
+    {"club": ["chess", "chess", "darts", None, "chess", "bingo"], "age": [20, 21, 60, 61, 22, 20]},
+    index=pd.Index(["ann", "bob", "cid", "dan", "eve", "fay"], name="user_id"),
+)
+TAKEN = pd.DataFrame(
+    {
+        "user_id": ["ann", "ann", "bob", "cid", "dan", "cid"],
+        "item_id": ["tea", "jam", "tea", "ale", "ale", "tea"],
+        "day": [0.0, 4.0, 2.0, 4.0, 1.0, 3.0],
+    }
+)
+
+
+def test_groups_have_shares_of_their_own_drawn_towards_everybodys() -> None:
+    model = Popularity(by="club").fit(TAKEN[["user_id", "item_id"]], user_features=GROUPS)
+    everybody = {"tea": 3 / 4, "jam": 1 / 4, "ale": 2 / 4}
+    chess, darts = {"tea": 2, "jam": 1, "ale": 0}, {"tea": 1, "jam": 0, "ale": 1}
+
+    def scores(user: str) -> list[float]:
+        return list(model.predict(pd.DataFrame({"user_id": [user] * 3, "item_id": list(everybody)})))
+
+    of_chess = [(chess[item] + 20 * share) / (2 + 20) for item, share in everybody.items()]
+    of_darts = [(darts[item] + 20 * share) / (1 + 20) for item, share in everybody.items()]
+    assert scores("ann") == pytest.approx(of_chess)
+    assert scores("eve") == pytest.approx(of_chess)
+    assert scores("cid") == pytest.approx(of_darts)
+    for user in ("dan", "fay", "who"):
+        # No club, a club that nobody with positives is in, and nobody known.
+        assert scores(user) == pytest.approx(list(everybody.values()))
+    told = model.explain(pd.DataFrame({"user_id": ["ann", "fay"], "item_id": ["tea", "tea"]}))
+    assert told["field"].tolist() == ["popularity by club", "popularity"]
+    assert told["contribution"].tolist() == pytest.approx([of_chess[0], 3 / 4])
+    assert model.recommend(["eve", "who"], k=1)["path"].tolist() == ["warm", "cold"]
+    newer = pd.DataFrame({"club": ["darts"], "age": [22]}, index=["eve"])
+    asked = pd.DataFrame({"user_id": ["eve"], "item_id": ["ale"]})
+    assert model.predict(asked, user_features=newer).tolist() == pytest.approx([of_darts[2]])
+
+
+def test_groups_of_several_fields_are_their_combinations() -> None:
+    model = Popularity(by=["club", "age"]).fit(TAKEN[["user_id", "item_id"]], user_features=GROUPS)
+    # Ages close to one knot fall together; Ann, Bob, Cid and Dan make a group each or share one.
+    assert 2 <= len(model.group_keys_) <= 4
+    assert model.group_shares_.shape == (len(model.group_keys_), 3)
+
+
+@pytest.mark.parametrize("dates", [False, True])
+def test_positives_lose_half_of_their_weight_a_half_life(dates: bool, tmp_path: Path) -> None:
+    rows = TAKEN.assign(day=pd.Timestamp("2020-01-01") + pd.to_timedelta(TAKEN["day"], "D")) if dates else TAKEN
+    model = Popularity(half_life=2, time="day").fit(rows)
+    expected = {
+        "tea": (2 ** (-4 / 2) + 2 ** (-2 / 2) + 2 ** (-1 / 2)) / 4,
+        "jam": 1 / 4,
+        "ale": (1 + 2 ** (-3 / 2)) / 4,
+    }
+    assert dict(zip(model.items_.ids, model.popularity_, strict=True)) == pytest.approx(expected)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    # Two days go by, and Dan takes ale once more: all else halves.
+    day = rows["day"].max() + (pd.Timedelta(days=2) if dates else 2)
+    more = pd.DataFrame({"user_id": ["dan"], "item_id": ["ale"], "day": [day]})
+    for asked in (model, again):
+        asked.partial_fit(more)
+        expected_later = {"tea": expected["tea"] / 2, "jam": 1 / 8, "ale": (1 / 2 + 1) / 4}
+        assert dict(zip(asked.items_.ids, asked.popularity_, strict=True)) == pytest.approx(expected_later)
+    assert not hasattr(model.set_params(half_life=None).fit(rows), "recency_")
+
+
+def test_what_popularity_cannot_do_is_refused() -> None:
+    pairs = TAKEN[["user_id", "item_id"]]
+    with pytest.raises(InvalidInputError, match=r"`by` names 'clubs'; expected numeric or categorical fields"):
+        Popularity(by="clubs").fit(pairs, user_features=GROUPS)
+    with pytest.raises(InvalidInputError, match="there are none"):
+        Popularity(by="club").fit(pairs)
+    with pytest.raises(InvalidInputError, match=r"`time` is 'timestamp', but the further columns of `X` are 'day'"):
+        Popularity(half_life=2).fit(TAKEN)
+    with pytest.raises(InvalidInputError, match=r"`X` holds nan in the column 'day'; expected a number or date"):
+        Popularity(half_life=2, time="day").fit(TAKEN.assign(day=TAKEN["day"].where(TAKEN.index != 3)))
+    with pytest.raises(InvalidInputError, match=r"was not set in `fit`"):
+        Popularity(time="day").fit(TAKEN).set_params(half_life=2).partial_fit(TAKEN)
