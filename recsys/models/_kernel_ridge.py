@@ -174,7 +174,7 @@ def held_out_predictions(kernel: Floats, noise: float, targets: Floats, folds: S
 
 def choose_mixture(
     features: EncodedFeatures, targets: Floats, folds: Sequence[Codes], judge: Callable[[list[Floats]], float]
-) -> tuple[Mixture, float]:
+) -> tuple[Mixture, float, list[Floats]]:
     """Choose the weights of a mixture and the noise: one after the other, as long as held-out items are served better.
 
     Parameters
@@ -192,6 +192,8 @@ def choose_mixture(
     mixture : Mixture
     value : float
         What the judge said of it.
+    predictions : list of ndarray of shape (n_items, d), float32
+        Of each fold by the others, with this mixture.
 
     Examples
     --------
@@ -203,7 +205,7 @@ def choose_mixture(
     >>> folds = [np.arange(0, 32, 3), np.arange(1, 32, 3)]
     >>> def judge(found):
     ...     return -sum(float(np.abs(part - targets[fold]).sum()) for part, fold in zip(found, folds))
-    >>> mixture, _ = choose_mixture(features, targets, folds, judge)
+    >>> mixture, *_ = choose_mixture(features, targets, folds, judge)
     >>> bool(mixture.weights[0] > mixture.weights[1])
     True
     """
@@ -211,31 +213,32 @@ def choose_mixture(
     n_fields = len(kernels)
     terms = kernel_terms(n_fields)
 
-    def value_of(kernel: Floats, noise: float) -> float:
+    def value_of(kernel: Floats, noise: float) -> tuple[float, list[Floats]]:
         try:
-            return judge(held_out_predictions(kernel, noise, targets, folds))
+            found = held_out_predictions(kernel, noise, targets, folds)
         except np.linalg.LinAlgError:
-            return -np.inf
+            return -np.inf, []
+        return judge(found), found
 
     weights = np.array([1.0] * n_fields + [0.0] * (len(terms) - n_fields))
     kernel, noise, trials = _mix(kernels, weights), START_NOISE, 1
-    best = value_of(kernel, noise)
+    best, predictions = value_of(kernel, noise)
     for _ in range(ROUNDS):
         before = best
         for place in range(len(terms) + 1):
             for weights_tried, noise_tried in _neighbours(weights, noise, place, n_fields):
                 if trials >= MAX_TRIALS:
-                    return Mixture(weights, noise), best
+                    return Mixture(weights, noise), best, predictions
                 trials += 1
                 tried = kernel
                 if place < len(terms):
                     tried = kernel + _product(kernels, terms[place], weights_tried[place] - weights[place])
-                value = value_of(tried, noise_tried)
+                value, found = value_of(tried, noise_tried)
                 if value > best + LEAST_GAIN * abs(best):
-                    best, kernel, weights, noise = value, tried, weights_tried, noise_tried
+                    best, kernel, weights, noise, predictions = value, tried, weights_tried, noise_tried, found
         if best == before:
             break
-    return Mixture(weights, noise), best
+    return Mixture(weights, noise), best, predictions
 
 
 def _neighbours(

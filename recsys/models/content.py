@@ -27,7 +27,7 @@ from recsys.models._dropout_ease import (
     user_weights,
 )
 from recsys.models._kernel_ridge import KernelRidge, choose_mixture, kernel_terms
-from recsys.topk import single_threaded_blas, top_k
+from recsys.topk import row_chunks, single_threaded_blas, top_k
 from recsys.vectors import VectorRecommender
 
 __all__ = ["ContentEASE"]
@@ -46,6 +46,8 @@ DAMPING, FORECAST = 0.25, 0.15
 CONTENT_EVIDENCE = 1.0
 # The weights of content are judged on so many folds of so many items, and users, at the most.
 JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 5, 2000, 1000
+# Warm items are to be among so many of the best this much as often as if they were hot: some are of no use to anyone.
+EXPOSED, EXPOSURE = 10, 0.5
 LANDMARKS = 4096
 
 
@@ -62,7 +64,9 @@ class ContentEASE(VectorRecommender):
     solved for a few q, blended between, and factorised, so that the score is an inner product.
 
     Items: a kernel ridge regression from content, fields and products of fields weighed by how well held-out items are
-    ranked, finds the vectors of warm items. An item seen n times has the share 1 / (n + 1) of its vector from there.
+    ranked, finds the vectors of warm items. Regressions predict less than there is: vectors of warm items are stretched
+    until held-out items are among the best ten half as often as they are with vectors of their own. An item seen n
+    times has the share 1 / (n + 1) of its vector from content.
 
     Parameters
     ----------
@@ -92,6 +96,8 @@ class ContentEASE(VectorRecommender):
         The weight of each field and product of fields of items; empty where there are none.
     content_score_ : float
         NDCG@10 of held-out items, ranked among those of their fold, with these weights; NaN where there are none.
+    content_scale_ : float
+        What the vectors of warm items are stretched by.
 
     References
     ----------
@@ -198,6 +204,7 @@ class ContentEASE(VectorRecommender):
         self.content_map_: KernelRidge | None = None
         self.content_weights_: dict[str, float] = {}
         self.content_score_ = float("nan")
+        self.content_scale_ = 1.0
         self.mean_log_count_ = 0.0
         features = data.item_features.take(hot)
         if not features.matrix.nnz:
@@ -211,7 +218,10 @@ class ContentEASE(VectorRecommender):
         parts = np.array_split(rng.permutation(len(judged)), min(JUDGE_FOLDS, len(judged)))
         folds = [np.sort(part) for part in parts]
         judge = _Judge(self, data, hot[judged], folds, rng)
-        mixture, self.content_score_ = choose_mixture(features.take(judged), targets[judged], folds, judge)
+        found = choose_mixture(features.take(judged), targets[judged], folds, judge)
+        mixture, self.content_score_, predictions = found
+        if predictions:
+            self.content_scale_ = judge.scale(predictions)
         names = [field.name for field in features.fields]
         terms = [" × ".join(names[field] for field in term) for term in kernel_terms(len(names))]
         self.content_weights_ = {
@@ -234,7 +244,9 @@ class ContentEASE(VectorRecommender):
         predicted = self.content_map_.predict(self.item_features_.take(items))
         width = self.item_vectors_.shape[1]
         vectors, history = self.item_vectors_.copy(), self.history_vectors_.copy()
-        from_content = self._undamped(predicted[:, : width + 1])
+        # That nobody has taken a warm item yet says nothing of it; that few have taken a hot one does.
+        stretched = np.where(self.item_counts_[items, None] > 0, np.float32(1), np.float32(self.content_scale_))
+        from_content = stretched * self._undamped(predicted[:, : width + 1])
         vectors[items] = own[:, None] * vectors[items] + (1 - own[:, None]) * from_content
         by_rate = predicted[:, width + 1 :].reshape(len(items), len(KEEP_RATES), width).swapaxes(0, 1)
         history[:, items] = own[:, None] * history[:, items] + (1 - own[:, None]) * by_rate
@@ -319,7 +331,7 @@ class ContentEASE(VectorRecommender):
 
 
 class _Judge:
-    """How well held-out items are ranked among those of their fold, by users who have not seen them."""
+    """How well held-out items are ranked by users who have not seen them, and how often they come among the best."""
 
     def __init__(
         self, model: ContentEASE, data: TrainingData, items: Codes, folds: list[Codes], rng: np.random.RandomState
@@ -329,23 +341,46 @@ class _Judge:
         history = pattern(data.matrix)[users]
         attributes = _with_constant(data.user_features)[users]
         self.model = model
-        self.parts: list[tuple[Floats, Csr]] = []
-        for fold in folds:
+        self.folds = [items[fold] for fold in folds]
+        # Of each fold the vectors of users, what they were shown, and what of the fold they are to find.
+        self.parts: list[tuple[Floats, Csr, Csr]] = []
+        for fold in self.folds:
             held_out = np.zeros(history.shape[1], dtype=np.float32)
-            held_out[items[fold]] = 1
-            wanted = history[:, items[fold]]
+            held_out[fold] = 1
+            wanted = history[:, fold]
             some = np.flatnonzero(np.diff(wanted.indptr))
             shown = positives(Csr(history[some] @ sparse.diags_array(1 - held_out)))
-            self.parts.append((model._users_of(shown, attributes[some]), wanted[some]))
+            self.parts.append((model._users_of(shown, attributes[some]), shown, wanted[some]))
 
     def __call__(self, predictions: list[Floats]) -> float:
-        """NDCG@10, the mean over folds."""
+        """NDCG@10 among the items of a fold, the mean over folds."""
         values = []
-        for (users, wanted), predicted in zip(self.parts, predictions, strict=True):
+        for (users, _, wanted), predicted in zip(self.parts, predictions, strict=True):
             if len(users):
                 found = top_k(users @ self.model._undamped(predicted).T, 10)[0]
                 values.append(ndcg(hit_matrix(found, wanted), np.diff(wanted.indptr).astype(np.int64), 10).mean())
         return float(np.mean(values)) if values else 0.0
+
+    def scale(self, predictions: list[Floats]) -> float:
+        """What to multiply predictions with, 1 or more: see `ContentEASE`."""
+        vectors, counts = self.model.item_vectors_, self.model.item_counts_
+        n_own, needed = 0, [np.zeros(0, dtype=np.float32)]
+        for fold, (users, shown, _), predicted in zip(self.folds, self.parts, predictions, strict=True):
+            others = np.setdiff1d(np.flatnonzero(counts), fold)
+            if len(others) < EXPOSED:
+                return 1.0
+            for rows in row_chunks(len(users), len(others)):
+                scores = users[rows] @ vectors[others].T
+                scores[pattern(shown[rows][:, others]).toarray() > 0] = -np.inf
+                bar = np.partition(scores, -EXPOSED, axis=1)[:, -EXPOSED, None]
+                n_own += int(np.count_nonzero(users[rows] @ vectors[fold].T > bar))
+                found = users[rows] @ self.model._undamped(predicted).T
+                with np.errstate(over="ignore"):
+                    ratio = np.maximum(bar, 0) / np.maximum(found, np.finfo(np.float32).tiny)
+                needed.append(ratio[found > 0])
+        ratios = np.concatenate(needed)
+        at = min(int(EXPOSURE * n_own), len(ratios)) - 1
+        return max(1.0, float(np.partition(ratios, at)[at])) if at >= 0 else 1.0
 
 
 def _with_constant(features: EncodedFeatures) -> Csr:

@@ -180,6 +180,49 @@ def test_items_of_little_evidence_lean_on_their_content() -> None:
     assert without.predict(odd).mean() < without.predict(even).mean()
 
 
+def test_held_out_items_are_stretched_until_they_come_half_as_often_as_with_their_own_vectors(ml: Any) -> None:
+    X = ml.interactions[["user_id", "item_id"]]
+    judges = []
+
+    class Kept(content._Judge):
+        def scale(self, predictions: list[Any]) -> float:
+            judges.append((self, predictions))
+            return super().scale(predictions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "_Judge", Kept)
+        model = ContentEASE(n_factors=32, random_state=0).fit(X, **tables(ml))
+    [(judge, predictions)] = judges
+    assert model.content_scale_ > 1
+    hot = np.flatnonzero(model.item_counts_)
+    own, stretched, plain = 0, 0, 0
+    for fold, (users, shown, _), predicted in zip(judge.folds, judge.parts, predictions, strict=True):
+        others = np.setdiff1d(hot, fold)
+        from_content = users @ model._undamped(predicted).T
+        for row, user in enumerate(users):
+            unseen = np.setdiff1d(others, shown[row].indices)
+            bar = np.sort(model.item_vectors_[unseen] @ user)[-10]
+            own += int((model.item_vectors_[fold] @ user > bar).sum())
+            plain += int((from_content[row] > bar).sum())
+            stretched += int((model.content_scale_ * from_content[row] > bar).sum())
+    # The factors of items that have few interactions are mixed with content after the scale was found.
+    assert stretched == pytest.approx(own / 2, rel=0.1)
+    assert plain < own / 2
+
+
+def test_warm_items_alone_are_stretched() -> None:
+    X, users, items = world()
+    model = make().fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
+    model.content_scale_ = 3.0
+    before = model.item_vectors_.copy()
+    new = pd.DataFrame({"kind": ["ball"]}, index=pd.Index([100], name="item_id"))
+    model.add_items(new)
+    np.testing.assert_array_equal(model.item_vectors_[:-1], before)
+    model.content_scale_ = 1.0
+    model.add_items(new.set_axis([101]))
+    np.testing.assert_allclose(model.item_vectors_[-2], 3 * model.item_vectors_[-1], rtol=1e-5)
+
+
 def test_a_large_catalogue_is_served_from_factors(monkeypatch: pytest.MonkeyPatch, ml: Any) -> None:
     splitter = UserColdSplit(k=(2, 10), random_state=0)
     X = ml.interactions[["user_id", "item_id"]]

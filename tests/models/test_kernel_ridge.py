@@ -109,7 +109,7 @@ def test_the_field_that_tells_gets_the_weight() -> None:
             Mixture(np.array([1, 1, 1, 0, 0, 0, 0, 0, 0.0]), 10.0).kernel(features, features), 10.0, y, folds
         )
     )
-    mixture, value = choose_mixture(features, y, folds, judge)
+    mixture, value, _ = choose_mixture(features, y, folds, judge)
     assert value > start
     assert mixture.weights[1] > mixture.weights[0]
     assert mixture.weights[1] > mixture.weights[2]
@@ -122,7 +122,7 @@ def test_a_product_is_found_where_two_fields_count_together() -> None:
     features = FeatureEncoder.fit(frame, {"a": "categorical", "b": "categorical"}, "|").transform(frame, "frame")
     y = (2.0 * (frame["a"] == frame["b"]) - 1).to_numpy(np.float32)[:, None]
     folds = [np.arange(start, 300, 5) for start in range(5)]
-    mixture, value = choose_mixture(features, y, folds, judge_of(y, folds))
+    mixture, value, _ = choose_mixture(features, y, folds, judge_of(y, folds))
     assert mixture.weights[kernel_terms(2).index((0, 1))] == 1.0
     assert value > -0.01
 
