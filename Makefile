@@ -2,6 +2,7 @@
 PYTHON ?= python3
 DATASET ?= ml-100k
 SEEDS ?= 1
+TRIALS ?= 12
 # Where data sets are looked for, and downloaded to.
 export RECSYS_DATA_HOME ?= $(CURDIR)/data
 
@@ -10,7 +11,7 @@ INSTALLED := $(VENV)/installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types benchmark wheel clean
+.PHONY: help install test lint types benchmark tune wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +23,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "recsys needs Python 3.10 or newer: make PYTHON=python3.12 install"; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --editable '.[test,benchmark]' --constraint constraints.txt
+	$(RUN) pip install --quiet --editable '.[test,benchmark,tune]' --constraint constraints.txt
 	@touch $@
 
 test: install ## run the whole test suite and report its coverage
@@ -37,6 +38,9 @@ types: install ## check types with mypy --strict
 
 benchmark: install ## measure every model: DATASET=ml-100k or ml-1m, SEEDS=1
 	$(RUN) benchmarks.run --dataset $(DATASET) --seeds $(SEEDS)
+
+tune: install ## choose the parameters that the benchmark uses, on validation rows: DATASET, TRIALS=12
+	$(RUN) benchmarks.tune --dataset $(DATASET) --trials $(TRIALS)
 
 wheel: install ## build the wheel in dist/
 	rm -rf build dist

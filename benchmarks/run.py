@@ -1,6 +1,8 @@
 """Fit every model on MovieLens, print one table a scenario, and write them as Markdown and JSON.
 
 ``python -m benchmarks.run --dataset ml-100k --seeds 1``
+
+Where `benchmarks.tune` has found parameters for a data set, a model has those of the scenario, others their defaults.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import platform
 import re
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from recsys.evaluation import (
 )
 
 RESULTS = Path(__file__).parent / "results"
+TUNED = Path(__file__).parent / "tuned"
 README = Path(__file__).parents[1] / "README.md"
 PACKAGES = ("recsys", "numpy", "scipy", "pandas", "scikit-learn", "torch", "faiss-cpu", "lightgbm")
 GROUPS = ("hot", "few-shot", "cold-start")
@@ -65,6 +69,36 @@ def splitters() -> dict[str, Any]:
         "user-cold": UserColdSplit(),
         "item-cold": ItemColdSplit(hot_test_size=0.1),
     }
+
+
+def tuned_models(dataset: str, scenario: str) -> dict[str, BaseRecommender]:
+    """The models of the table with the parameters that were chosen for a scenario.
+
+    Parameters
+    ----------
+    dataset : str
+    scenario : str
+        A key of `splitters`.
+
+    Returns
+    -------
+    dict of str to BaseRecommender
+    """
+    chosen, file = models(), TUNED / f"{dataset}.json"
+    known = json.loads(file.read_text())["models"] if file.exists() else {}
+    return {
+        name: model.set_params(**known.get(name, {}).get(scenario, {}).get("params", {}))
+        for name, model in chosen.items()
+    }
+
+
+def joined(parts: list[Evaluation]) -> Evaluation:
+    """The evaluations of several scenarios as one."""
+    frames = {
+        name: pd.concat([getattr(part, name) for part in parts], ignore_index=True)
+        for name in ("per_user", "costs", "splits")
+    }
+    return replace(parts[0], **frames)
 
 
 def environment() -> dict[str, Any]:
@@ -232,10 +266,16 @@ def main(arguments: list[str] | None = None) -> None:
     started = time.perf_counter()
     data = fetch_movielens(options.dataset)
     name = data.name
-    chosen = {name: model for name, model in models().items() if name in options.models or name == "Popularity"}
-    scenarios = [splitter for name, splitter in splitters().items() if name in options.scenarios]
-    evaluator = Evaluator(scenarios, seeds=range(options.seeds), verbose=True)
-    evaluation = evaluator.evaluate(chosen, data)
+    parts = []
+    for scenario in options.scenarios:
+        chosen = {
+            label: model
+            for label, model in tuned_models(name, scenario).items()
+            if label in options.models or label == "Popularity"
+        }
+        evaluator = Evaluator([splitters()[scenario]], seeds=range(options.seeds), verbose=True)
+        parts.append(evaluator.evaluate(chosen, data))
+    evaluation = joined(parts)
     markdown, values = report(evaluation, data, name, options.seeds, time.perf_counter() - started)
     print(markdown)
     complete = set(options.models) == set(models()) and set(options.scenarios) == set(splitters())

@@ -1,0 +1,64 @@
+"""Tuning sees no test row, gives every model the same trials, and says what it tried."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import run, tune
+from recsys import EASE, Popularity
+from recsys.evaluation import ItemColdSplit, LeaveLastOut
+
+
+@pytest.mark.parametrize("splitter", [LeaveLastOut(), ItemColdSplit(hot_test_size=0.1)])
+def test_what_is_tuned_on_holds_no_test_row(ml_100k: Any, splitter: Any) -> None:
+    inner = tune.without_test(splitter, ml_100k).interactions
+    rows = ml_100k.interactions
+    seeded = splitter if isinstance(splitter, LeaveLastOut) else ItemColdSplit(hot_test_size=0.1, random_state=0)
+    for split in seeded.splits(rows[["user_id", "item_id"]], groups=rows["timestamp"]):
+        keys = [pd.MultiIndex.from_frame(frame[["user_id", "item_id"]]) for frame in (inner, rows.iloc[split.test])]
+        assert not keys[0].isin(keys[1]).any()
+    assert 0.5 * len(rows) < len(inner) < len(rows)
+
+
+def test_every_scenario_gets_its_trials_and_the_benchmark_uses_what_they_found(
+    ml_100k: Any, data_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_DATA_HOME", str(data_home))
+    for module in (run, tune):
+        monkeypatch.setattr(module, "TUNED", tmp_path)
+        monkeypatch.setattr(module, "models", lambda: {"Popularity": Popularity(), "EASE": EASE(l2=1e6)})
+        monkeypatch.setattr(module, "splitters", lambda: {"leave-last-out": LeaveLastOut()})
+    arguments = ["--models", "EASE", "--scenarios", "leave-last-out", "--trials", "3"]
+    tune.main(arguments)
+    written = (tmp_path / "ml-100k.json").read_text()
+    found = json.loads(written)["models"]["EASE"]["leave-last-out"]
+    assert found["n_trials"] == len(found["trials"]) == 3
+    assert found["trials"][0]["params"] == {}
+    assert found["value"] == max(trial["value"] for trial in found["trials"]) > found["default_value"]
+    tuned = run.tuned_models("ml-100k", "leave-last-out")
+    assert tuned["EASE"].get_params()["l2"] == found["params"]["l2"]
+    assert run.tuned_models("ml-1m", "leave-last-out")["EASE"].get_params()["l2"] == 1e6
+    # From the same seed the same trials.
+    tune.main(arguments)
+    assert (tmp_path / "ml-100k.json").read_text() == written
+
+
+def test_values_of_a_known_answer(ml_100k: Any) -> None:
+    inner = tune.without_test(LeaveLastOut(), ml_100k)
+    value = tune.validation_value(Popularity(), LeaveLastOut(), inner)
+    rows = inner.interactions
+    [split] = LeaveLastOut().splits(rows[["user_id", "item_id"]], groups=rows["timestamp"])
+    train, test = rows.iloc[split.train], rows.iloc[split.test]
+    counts, gains = train.groupby("item_id").size(), []
+    for user, item in zip(test["user_id"], test["item_id"], strict=True):
+        left = counts.drop(train.loc[train["user_id"] == user, "item_id"])
+        rank = int((left > left.get(item, 0)).sum()) + 1
+        gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
+    # Equal counts rank in an order drawn by seed.
+    assert value == pytest.approx(np.mean(gains), abs=0.003)
