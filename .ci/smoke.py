@@ -20,6 +20,9 @@ for model in (
     recsys.ContentEASE(n_factors=2, l2=0.1, random_state=0),
     recsys.ContentKNN(),
     recsys.MatrixFactorization(n_factors=2, l2=0.1, random_state=0),
+    recsys.AutoRec(n_factors=4, max_iter=1, random_state=0),
+    recsys.DeepFM(n_factors=4, max_iter=1, random_state=0),
+    recsys.LightGBMRecommender(n_estimators=2, n_factors=2, random_state=0),
     recsys.ContrastiveRecommender(n_factors=4, max_iter=1, random_state=0),
 ):
     model.fit(X, item_features=items)

@@ -23,10 +23,14 @@ import pandas as pd
 
 from recsys import (
     EASE,
+    AutoRec,
     BaseRecommender,
     ContentEASE,
     ContentKNN,
     ContrastiveRecommender,
+    DeepFM,
+    DemographicKNN,
+    LightGBMRecommender,
     MatrixFactorization,
     Popularity,
 )
@@ -52,8 +56,12 @@ def models() -> dict[str, BaseRecommender]:
     """The models of the table, in its order."""
     return {
         "Popularity": Popularity(),
+        "DemographicKNN": DemographicKNN(),
         "ContentKNN": ContentKNN(),
         "MatrixFactorization": MatrixFactorization(),
+        "AutoRec": AutoRec(),
+        "DeepFM": DeepFM(),
+        "LightGBMRecommender": LightGBMRecommender(),
         "EASE": EASE(),
         "ContentEASE": ContentEASE(),
         "ContrastiveRecommender": ContrastiveRecommender(),

@@ -23,7 +23,7 @@ from recsys.datasets import make_movielens_like
 
 # Rows, users, items.
 SHAPES = ((100_000, 943, 1_682), (1_000_000, 6_040, 3_706), (10_000_000, 69_878, 10_677))
-MODELS = ("MatrixFactorization",)
+MODELS = ("MatrixFactorization", "AutoRec")
 TARGET = 1.1
 
 

@@ -57,6 +57,33 @@ def _demographic_knn(trial: optuna.Trial) -> Parameters:
     return {"n_neighbors": trial.suggest_int("n_neighbors", 20, 2000, log=True)}
 
 
+def _autorec(trial: optuna.Trial) -> Parameters:
+    return {
+        "n_factors": trial.suggest_categorical("n_factors", [64, 128, 256]),
+        "max_iter": trial.suggest_int("max_iter", 10, 60, log=True),
+        "l2": trial.suggest_float("l2", 0.5, 20, log=True),
+        "unobserved_weight": trial.suggest_float("unobserved_weight", 0.05, 1, log=True),
+    }
+
+
+def _deepfm(trial: optuna.Trial) -> Parameters:
+    return {
+        "max_iter": trial.suggest_int("max_iter", 3, 12, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+        "n_negatives": trial.suggest_int("n_negatives", 2, 16, log=True),
+    }
+
+
+def _lightgbm(trial: optuna.Trial) -> Parameters:
+    return {
+        "n_estimators": trial.suggest_int("n_estimators", 30, 200, log=True),
+        "num_leaves": trial.suggest_int("num_leaves", 7, 63, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
+        "n_negatives": trial.suggest_int("n_negatives", 4, 40, log=True),
+    }
+
+
 def _contrastive(trial: optuna.Trial) -> Parameters:
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
@@ -70,6 +97,9 @@ SPACES: dict[str, Callable[[optuna.Trial], Parameters]] = {
     "ContentKNN": _content_knn,
     "DemographicKNN": _demographic_knn,
     "MatrixFactorization": _mf,
+    "AutoRec": _autorec,
+    "DeepFM": _deepfm,
+    "LightGBMRecommender": _lightgbm,
     "EASE": _ease,
     "ContentEASE": _content_ease,
     "ContrastiveRecommender": _contrastive,

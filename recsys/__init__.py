@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from . import retrieval as retrieval
     from .base import BaseRecommender
     from .features import FeatureTable
+    from .models.autorec import AutoRec
     from .models.content import ContentEASE
     from .models.contrastive import ContrastiveRecommender
+    from .models.deepfm import DeepFM
     from .models.ease import EASE
     from .models.knn import ContentKNN, DemographicKNN
+    from .models.lightgbm import LightGBMRecommender
     from .models.mf import MatrixFactorization
     from .models.popularity import Popularity
     from .persistence import load
@@ -27,13 +30,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoRec",
     "BaseRecommender",
     "ContentEASE",
     "ContentKNN",
     "ContrastiveRecommender",
+    "DeepFM",
     "DemographicKNN",
     "EASE",
     "FeatureTable",
+    "LightGBMRecommender",
     "MatrixFactorization",
     "Popularity",
     "__version__",
@@ -41,13 +47,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AutoRec": "recsys.models.autorec",
     "BaseRecommender": "recsys.base",
     "ContentEASE": "recsys.models.content",
     "ContentKNN": "recsys.models.knn",
     "ContrastiveRecommender": "recsys.models.contrastive",
+    "DeepFM": "recsys.models.deepfm",
     "DemographicKNN": "recsys.models.knn",
     "EASE": "recsys.models.ease",
     "FeatureTable": "recsys.features",
+    "LightGBMRecommender": "recsys.models.lightgbm",
     "MatrixFactorization": "recsys.models.mf",
     "Popularity": "recsys.models.popularity",
     "load": "recsys.persistence",

@@ -380,8 +380,8 @@ def _storable(name: str, value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return [_storable(name, part) for part in value]
+        return type(value)(_storable(name, part) for part in value)
     raise PersistenceError(
         f"Parameter `{name}` is of type {type(value).__name__}, which cannot be stored; expected numbers, strings, "
-        f"None or lists of these. Nothing was written."
+        f"None, or lists or tuples of these. Nothing was written."
     )

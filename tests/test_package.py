@@ -42,8 +42,9 @@ def test_import_is_fast_and_loads_no_library() -> None:
     assert min(seconds for _, seconds in runs) < 0.1
 
 
-def test_only_the_contrastive_model_needs_torch() -> None:
-    names = [name for name in recsys.__all__ if name not in ("ContrastiveRecommender", "__version__")]
+def test_only_networks_need_torch_and_only_trees_need_lightgbm() -> None:
+    heavy = {"AutoRec", "ContrastiveRecommender", "DeepFM", "LightGBMRecommender"}
+    names = [name for name in recsys.__all__ if name not in heavy | {"__version__"}]
     loaded, _ = _loaded_by(f"from recsys import {', '.join(names)}")
     assert "sklearn" in loaded
     assert not loaded & HEAVY
@@ -51,13 +52,16 @@ def test_only_the_contrastive_model_needs_torch() -> None:
 
 def test_public_names() -> None:
     assert {
+        "AutoRec",
         "BaseRecommender",
         "ContentEASE",
         "ContentKNN",
         "ContrastiveRecommender",
+        "DeepFM",
         "DemographicKNN",
         "EASE",
         "FeatureTable",
+        "LightGBMRecommender",
         "MatrixFactorization",
         "Popularity",
         "__version__",

@@ -18,7 +18,7 @@ from recsys.interactions import TrainingData
 from recsys.nn.losses import catalogue_softmax, content_contrast, sampled_softmax
 from recsys.nn.towers import FieldBags, Towers, bags_of
 
-__all__ = ["Problem", "Recipe", "Trainer", "batch_size_of", "few_threads"]
+__all__ = ["ATTRIBUTE_NORM", "Problem", "Recipe", "Trainer", "batch_size_of", "few_threads", "random_part"]
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -106,17 +106,35 @@ class Problem:
         """
         known = self.known[self.query_users[queries]]
         if self.query_targets is None:
-            chosen = _random_part(known, np.diff(known.indptr) - 1, rng)
+            chosen = random_part(known, np.diff(known.indptr) - 1, rng)
             return keep(known, chosen), keep(known, ~chosen)
         targets = self.query_targets[queries]
         # The history may hold items of this context as well, as it will when asked; one target is never in it.
         others = positives(known - keep(targets, random_places(targets, rng) == 0))
-        shown = keep(others, _random_part(others, np.diff(others.indptr), rng))
+        shown = keep(others, random_part(others, np.diff(others.indptr), rng))
         return shown, positives(targets - targets.minimum(shown))
 
 
-def _random_part(matrix: Csr, most: npt.NDArray[np.integer], rng: np.random.Generator) -> Mask:
-    """A random choice of entries, of a random size up to `most` in each row."""
+def random_part(matrix: Csr, most: npt.NDArray[np.integer], rng: np.random.Generator) -> Mask:
+    """Choose entries at random: half of the rows have 0, 1, 2, 5 or 10 of them, the others any share.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+    most : ndarray of shape (n,), int
+        Entries of each row, at the most.
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of shape (nnz,), bool
+
+    Examples
+    --------
+    >>> chosen = random_part(Csr(np.ones((1, 9))), np.array([2]), np.random.default_rng(0))
+    >>> len(chosen), int(chosen.sum()) <= 2
+    (9, True)
+    """
     places, n = random_places(matrix, rng), matrix.shape[0]
     few, share = rng.choice(HISTORY_SIZES, n), np.floor(rng.random(n) * (most + 1))
     sizes = np.minimum(np.where(rng.random(n) < 0.5, few, share), most)

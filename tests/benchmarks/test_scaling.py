@@ -14,7 +14,7 @@ def test_the_exponent_of_a_power_law_is_its_power(power: float) -> None:
 
 
 def test_a_fit_is_measured_in_a_process_of_its_own() -> None:
-    found = scaling.in_a_process("MatrixFactorization", (2000, 50, 60))
+    found = scaling.in_a_process("MatrixFactorization", (2000, 60, 90))
     assert found["model"] == "MatrixFactorization"
     assert found["rows"] == 2000
     assert 0 < found["cpu"] < 60

@@ -13,11 +13,14 @@ import pandas as pd
 
 from recsys import (
     EASE,
+    AutoRec,
     ContentEASE,
     ContentKNN,
     ContrastiveRecommender,
+    DeepFM,
     DemographicKNN,
     FeatureTable,
+    LightGBMRecommender,
     MatrixFactorization,
     Popularity,
 )
@@ -64,6 +67,38 @@ CASES = {
         partial(MatrixFactorization, loss="bpr", n_factors=4, l2=1.0, random_state=0),
         uses_user_features=True,
         uses_item_features=True,
+    ),
+    "LightGBMRecommender": Case(
+        partial(LightGBMRecommender, n_estimators=30, min_child_samples=5, n_factors=2, n_jobs=1, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+        uses_context=True,
+        battery={"n_estimators": 2, "n_folds": 2},
+    ),
+    "AutoRec": Case(
+        partial(AutoRec, n_factors=16, l2=0.1, max_iter=50, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+        battery={"max_iter": 2},
+    ),
+    "AutoRec-item": Case(
+        partial(AutoRec, kind="item", n_factors=16, l2=0.1, max_iter=50, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+        battery={"max_iter": 2},
+    ),
+    "AutoRec-multinomial": Case(
+        partial(AutoRec, loss="multinomial", n_factors=16, l2=0.1, max_iter=50, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+        battery={"max_iter": 2},
+    ),
+    "DeepFM": Case(
+        partial(DeepFM, n_factors=16, max_iter=20, batch_size=512, random_state=0),
+        uses_user_features=True,
+        uses_item_features=True,
+        uses_context=True,
+        battery={"max_iter": 2},
     ),
     "ContrastiveRecommender": Case(
         partial(ContrastiveRecommender, n_factors=16, max_iter=30, random_state=0),

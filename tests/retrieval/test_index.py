@@ -38,6 +38,7 @@ Floats = npt.NDArray[np.float32]
 
 # Every model whose score is an inner product, and what makes it small; imported when its turn comes.
 RETRIEVERS: dict[str, dict[str, Any]] = {
+    "AutoRec": {"n_factors": 16, "max_iter": 3, "random_state": 0},
     "ContentEASE": {"n_factors": 16, "random_state": 0},
     "ContrastiveRecommender": {"max_iter": 2, "random_state": 0},
     "MatrixFactorization": {"n_factors": 4, "max_iter": 3, "random_state": 0},
