@@ -29,7 +29,8 @@ class EASE(BaseRecommender):
     With `X` the binary matrix of positives, minimise :math:`\|X - XB\|_F^2 + \lambda \|B\|_F^2` with a zero
     diagonal. With :math:`P = (X^\top X + \lambda I)^{-1}` the solution is :math:`B_{ij} = -P_{ij} / P_{jj}` off the
     diagonal [1]_. A user's scores are the sum of the rows of `B` of the items in the history, so new users
-    need no training. Time grows with the cube and memory with the square of the number of items that have positives.
+    need no training; who has none of these items gets the prior. Time grows with the cube and memory with the square
+    of the number of items that have positives.
 
     Parameters
     ----------
@@ -91,7 +92,10 @@ class EASE(BaseRecommender):
 
     def _score_batch(self, batch: UserBatch) -> Floats:
         scores = np.zeros((len(batch), len(self.items_)), dtype=np.float32)
-        scores[:, self.hot_items_] = self._hot_history(batch.history) @ self.weights_
+        history = self._hot_history(batch.history)
+        scores[:, self.hot_items_] = history @ self.weights_
+        # Who has nothing that was met in training gets the prior.
+        scores[np.diff(history.indptr) == 0] = self.popularity_
         return scores
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
@@ -101,13 +105,14 @@ class EASE(BaseRecommender):
         row = np.repeat(np.arange(len(rows)), np.diff(history.indptr))
         target = column_of[items][row]
         contribution = np.where(target >= 0, self.weights_[history.indices, target], np.float32(0))
+        silent = np.flatnonzero(np.diff(history.indptr) == 0)
         return pd.DataFrame(
             {
-                "row": row,
-                "source": "history",
-                "field": self.items_.decode(self.hot_items_[history.indices]),
+                "row": np.concatenate([row, silent]),
+                "source": np.repeat(["history", "prior"], [len(row), len(silent)]),
+                "field": [*self.items_.decode(self.hot_items_[history.indices]), *["popularity"] * len(silent)],
                 "weight": np.float32(1),
-                "contribution": contribution,
+                "contribution": np.concatenate([contribution, self.popularity_[items[silent]]]),
             }
         )
 

@@ -30,7 +30,7 @@ class ContentKNN(BaseRecommender):
     """Nearest neighbours by content: an item scores the similarities of the user's items that are its neighbours.
 
     The similarity of two items is the cosine of their encoded features. Neighbours are items that have positives, so a
-    warm item gets as good a score as a hot one.
+    warm item gets as good a score as a hot one. Who has nothing that is like anything gets the prior.
 
     Parameters
     ----------
@@ -94,7 +94,10 @@ class ContentKNN(BaseRecommender):
     def _score_batch(self, batch: UserBatch) -> Floats:
         history = batch.history.copy()
         history.data = np.ones_like(history.data)
-        return np.asarray((history @ self.neighbors_.T).toarray(), dtype=np.float32)
+        scores = np.asarray((history @ self.neighbors_.T).toarray(), dtype=np.float32)
+        # Who has nothing that is like anything gets the prior.
+        scores[~scores.any(axis=1)] = self.popularity_
+        return scores
 
     def _similarity(self, items: Codes) -> Floats:
         return np.asarray(self.neighbors_[items].toarray(), dtype=np.float32)
@@ -103,13 +106,14 @@ class ContentKNN(BaseRecommender):
         history = batch.history[rows]
         history.data = np.ones_like(history.data)
         heeded = history.multiply(self.neighbors_[items]).tocoo()
+        silent = np.flatnonzero((history @ self.neighbors_.T).sum(axis=1) == 0)
         return pd.DataFrame(
             {
-                "row": heeded.row,
-                "source": "history",
-                "field": self.items_.decode(heeded.col),
+                "row": np.concatenate([heeded.row, silent]),
+                "source": np.repeat(["history", "prior"], [len(heeded.row), len(silent)]),
+                "field": [*self.items_.decode(heeded.col), *["popularity"] * len(silent)],
                 "weight": np.float32(1),
-                "contribution": heeded.data.astype(np.float32),
+                "contribution": np.concatenate([heeded.data, self.popularity_[items[silent]]]).astype(np.float32),
             }
         )
 

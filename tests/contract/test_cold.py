@@ -398,3 +398,16 @@ def test_items_that_are_alike_come_in_catalogue_order(name: str, n_items: int) -
         found = model.recommend(users, k=n_items)
         alike = found[found["item_id"] >= 40]
         assert (alike.groupby("user_id")["item_id"].diff().dropna() > 0).all()
+
+
+@every
+def test_a_history_that_says_nothing_is_answered_by_more_than_the_order_of_the_catalogue(name: str) -> None:
+    world = make_world()
+    model = CASES[name].make().fit(world.X, world.y)
+    model.add_items([999])
+    clicks = pd.DataFrame({"user_id": [7], "item_id": [999]})
+    found = model.recommend([7], k=1000, interactions=clicks)
+    assert found["score"].nunique() > 5
+    pairs = found[["user_id", "item_id"]]
+    told = model.explain(pairs, interactions=clicks)
+    np.testing.assert_allclose(told.groupby("row")["contribution"].sum(), found["score"], rtol=1e-3, atol=1e-5)
