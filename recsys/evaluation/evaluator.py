@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from recsys._requests import read_k
 from recsys.base import BaseRecommender
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
@@ -239,7 +240,8 @@ class Evaluator:
         Raises
         ------
         InvalidInputError
-            If there is no model, no splitter or no seed, the baseline is none of the models, or a split leaks.
+            If there is no model, no splitter or no seed, a parameter is not what is described above, the baseline is
+            none of the models, or a split leaks.
         """
         for name, value in (("models", models), ("splitters", self.splitters), ("seeds", self.seeds)):
             if not len(value):
@@ -248,6 +250,15 @@ class Evaluator:
             raise InvalidInputError(
                 f"`baseline` is {self.baseline!r}, none of the models. {did_you_mean(self.baseline, models)}"
             )
+        for splitter in self.splitters:
+            if not hasattr(splitter, "splits"):
+                raise InvalidTypeError(
+                    f"`splitters` holds a {type(splitter).__name__}; expected splitters such as LeaveLastOut()."
+                )
+        # What the parameters are used for at the end is tried before hours of work.
+        one = pd.DataFrame({"user_id": [0], "item_id": [0], "rank": [1]})
+        ranking_metrics(one, one, read_k(self.k), self.metrics)
+        bootstrap_interval([0.0, 1.0], n_resamples=self.n_resamples, confidence=self.confidence)
         interactions = _interactions(data)
         if self.min_rating is not None:
             if "rating" not in interactions.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -200,3 +201,25 @@ def test_every_seed_counts_where_the_split_has_none(data: Any) -> None:
 def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> None:
     with pytest.raises(InvalidInputError, match="Nothing was measured for model 'Nobody'"):
         evaluation.compare("Nobody", "EASE", "leave-last-out", "NDCG@10")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "`k` is 0; expected at least 1"),
+        ({"k": "ten"}, "`k` is 'ten'; expected a whole number"),
+        ({"metrics": ["NDGC"]}, "`metrics` holds 'NDGC'"),
+        ({"metrics": "NDCG"}, "expected a sequence of names"),
+        ({"n_resamples": 0}, "`n_resamples` is 0"),
+        ({"confidence": 95}, "`confidence` is 95; expected a number between 0 and 1"),
+        ({"splitters": ["random"]}, "`splitters` holds a str; expected splitters such as LeaveLastOut()"),
+    ],
+)
+def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any], message: str) -> None:
+    class Unfit(Popularity):
+        def fit(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError("fitted")
+
+    splitters = options.pop("splitters", [LeaveLastOut()])
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
+        Evaluator(splitters, **options).evaluate({"Popularity": Unfit()}, data)
