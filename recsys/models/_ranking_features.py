@@ -411,7 +411,7 @@ def _readout(content: Csr, targets: Doubles, counts: npt.NDArray[Any]) -> Double
     spread = targets[known].std(0)
     spread[spread < 1e-9] = 1
     scaled = (targets[known] / spread).astype(np.float32)
-    coefficients, intercept, _ = ridge_readout(content[known], scaled, trust.astype(np.float32), 0)
+    coefficients, intercept, *_ = ridge_readout(content[known], scaled, trust.astype(np.float32), 0)
     found: Doubles = np.vstack([coefficients, intercept]).astype(np.float64) * spread
     return found
 

@@ -416,7 +416,7 @@ def _readout(content: Csr, blocks: list[Floats], trust: Floats, seed: int) -> di
     """The regression of vectors on content; blocks of them, of whatever size, have the same say in its penalty."""
     sizes = [np.float32(max(np.sqrt((block**2).mean()), np.finfo(np.float32).tiny)) for block in blocks]
     scales = np.repeat(np.array(sizes), [block.shape[1] for block in blocks])
-    coefficients, intercept, _ = ridge_readout(content, np.hstack(blocks) / scales, trust, seed)
+    coefficients, intercept, *_ = ridge_readout(content, np.hstack(blocks) / scales, trust, seed)
     return {"coefficients": coefficients * scales, "intercept": intercept * scales}
 
 

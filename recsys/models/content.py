@@ -27,6 +27,7 @@ from recsys.models._dropout_ease import (
     user_weights,
 )
 from recsys.models._kernel_ridge import KernelRidge, choose_mixture, kernel_terms
+from recsys.nn.readout import EXPOSED, EXPOSURE
 from recsys.topk import row_chunks, single_threaded_blas, top_k
 from recsys.vectors import VectorRecommender
 
@@ -46,8 +47,6 @@ DAMPING, FORECAST = 0.25, 0.15
 CONTENT_EVIDENCE = 1.0
 # The weights of content are judged on so many folds of so many items, and users, at the most.
 JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 5, 2000, 1000
-# Warm items are to be among so many of the best this much as often as if they were hot: some are of no use to anyone.
-EXPOSED, EXPOSURE = 10, 0.5
 LANDMARKS = 4096
 
 

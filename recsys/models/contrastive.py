@@ -18,7 +18,7 @@ from recsys._sparse import positives
 from recsys._state import HOT
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
-from recsys.nn.readout import ridge_readout
+from recsys.nn.readout import exposure_shift, ridge_readout
 from recsys.nn.stopping import best_n_epochs
 from recsys.nn.towers import ITEM_NORM, FieldBags, Towers, bags_of
 from recsys.nn.training import Problem, Recipe, Trainer, batch_size_of, few_threads
@@ -32,6 +32,8 @@ Floats = npt.NDArray[np.float32]
 # An item's vector is half tower, half readout of its content after this many interactions; readouts learn from items
 # that have had many times more.
 READOUT_EVIDENCE, TRUSTED_EVIDENCE = 1.0, 10.0
+# Users by whom it is judged how often warm items come up.
+JUDGE_USERS = 1000
 
 
 class ContrastiveRecommender(VectorRecommender):
@@ -44,7 +46,8 @@ class ContrastiveRecommender(VectorRecommender):
     Training shows histories of random sizes, hides ids and fields at random, and minimises a softmax over the catalogue
     [1]_, once for items as they are and once for their content alone, plus a contrast that draws an item's content
     towards its id [2]_. Then a ridge regression in closed form reads out what hot items have learned from their
-    content; an item seen n times has the share 1 / (n + 1) of its vector from there, a warm item all of it.
+    content; an item seen n times has the share 1 / (n + 1) of its vector from there, a warm item all of it. The bias of
+    warm items is raised until they would come up half as often as if they were hot: see `nn.readout.exposure_shift`.
 
     This is a reconstruction: the equations of [3]_ are not public.
 
@@ -91,6 +94,8 @@ class ContrastiveRecommender(VectorRecommender):
         The mean loss of each epoch.
     readout_penalty_ : float
         The ridge penalty that the readout has chosen by leave-one-out error.
+    warm_shift_ : float
+        What is added to the bias of warm items; 0 where items have no features.
 
     References
     ----------
@@ -187,8 +192,11 @@ class ContrastiveRecommender(VectorRecommender):
         with few_threads(batch_size_of(recipe, problem) * len(problem.hot) * self.n_factors):
             towers = self._fit_towers(data, problem, recipe, n_epochs, warm, seed)
         self.towers_ = towers
-        self._read_out(data, seed)
+        left_out = self._read_out(data, seed)
         self._items_appended()
+        if left_out is not None:
+            self.warm_shift_ = self._find_shift(data, left_out, seed)
+            self._items_appended()
 
     def _fit_towers(
         self, data: TrainingData, problem: Problem, recipe: Recipe, n_epochs: int, warm: bool, seed: int
@@ -246,7 +254,9 @@ class ContrastiveRecommender(VectorRecommender):
         self.n_iter_ = len(self.loss_curve_)
         trainer.swap_averages()
 
-    def _read_out(self, data: TrainingData, seed: int) -> None:
+    def _read_out(self, data: TrainingData, seed: int) -> Floats | None:
+        """Learn what content says; the vectors of hot items so predicted, each without itself, or None."""
+        self.warm_shift_ = 0.0
         counts = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1]).astype(np.float32)
         self.item_counts_ = counts
         hot = np.flatnonzero(counts)
@@ -254,12 +264,23 @@ class ContrastiveRecommender(VectorRecommender):
         if not len(hot):
             self.readout_ = np.zeros((data.item_features.n_columns, width), dtype=np.float32)
             self.readout_intercept_, self.readout_penalty_ = np.zeros(width, dtype=np.float32), 0.0
-            return
+            return None
         vectors, _, _ = self._tower_items(data.item_features.take(hot), hot)
         trust = counts[hot] / (counts[hot] + TRUSTED_EVIDENCE)
-        self.readout_, self.readout_intercept_, self.readout_penalty_ = ridge_readout(
-            data.item_features.matrix[hot], vectors, trust, seed
+        found = ridge_readout(data.item_features.matrix[hot], vectors, trust, seed)
+        self.readout_, self.readout_intercept_, self.readout_penalty_, left_out = found
+        return left_out if found.penalty else None
+
+    def _find_shift(self, data: TrainingData, left_out: Floats, seed: int) -> float:
+        active = np.flatnonzero(np.diff(data.matrix.indptr))
+        codes = np.sort(np.random.default_rng(seed).permutation(active)[:JUDGE_USERS])
+        hot, n = np.flatnonzero(self.item_counts_), len(codes)
+        context = None if data.context is None else EncodedFeatures.empty(n, data.context.features.fields)
+        path = np.full(n, HOT, dtype=np.int8)
+        batch = UserBatch(
+            codes, np.ones(n, dtype=bool), data.matrix[codes], data.user_features.take(codes), path, context
         )
+        return exposure_shift(self._user_vectors(batch), data.matrix[codes][:, hot], self.item_vectors_[hot], left_out)
 
     def _tower_items(self, features: EncodedFeatures, items: Codes) -> tuple[Floats, Floats, Floats]:
         counts = torch.from_numpy(self.item_counts_[items])
@@ -275,6 +296,7 @@ class ContrastiveRecommender(VectorRecommender):
         everything = np.arange(len(counts))
         tower, _, _ = self._tower_items(self.item_features_, everything)
         content = np.asarray(self.item_features_.matrix @ self.readout_) + self.readout_intercept_
+        content[:, -1] += self._shift(counts)
         share = self._tower_share(counts)
         self.item_vectors_ = (share * tower + (1 - share) * content).astype(np.float32)
         with torch.no_grad():
@@ -288,6 +310,10 @@ class ContrastiveRecommender(VectorRecommender):
     def _tower_share(self, counts: Floats) -> Floats:
         share: Floats = counts / (counts + np.float32(READOUT_EVIDENCE))
         return share[:, None]
+
+    def _shift(self, counts: Floats) -> Floats:
+        """That nobody has taken a warm item yet says nothing of it; that few have taken a hot one does."""
+        return np.where(counts > 0, np.float32(0), np.float32(self.warm_shift_))
 
     def _item_vectors(self) -> Floats:
         return self.item_vectors_
@@ -351,7 +377,8 @@ class ContrastiveRecommender(VectorRecommender):
             parts[:, position] += (1 - share[:, 0]) * np.einsum("nd,nd->n", block, against)
             weights[:, position] += (1 - share[:, 0]) * features.present[:, position - 1]
         told = _told("item", ["id", *(field.name for field in features.fields)], weights, parts)
-        prior = (1 - share) * (against @ self.readout_intercept_)[:, None]
+        shift = self._shift(self.item_counts_[items])
+        prior = (1 - share) * (against @ self.readout_intercept_ + shift)[:, None]
         return pd.concat([told, _told("prior", ["average item"], 1 - share, prior)])
 
 

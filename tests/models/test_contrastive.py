@@ -314,3 +314,20 @@ def test_a_random_state_is_drawn_from() -> None:
     first, second = fitted(random_state=state), fitted(random_state=state)
     np.testing.assert_array_equal(first.item_vectors_, fitted().item_vectors_)
     assert not np.array_equal(first.item_vectors_, second.item_vectors_)
+
+
+def test_the_bias_of_warm_items_alone_is_raised() -> None:
+    model = fitted()
+    assert model.warm_shift_ >= 0
+    before, warm = model.item_vectors_.copy(), model.item_counts_ == 0
+    shift, model.warm_shift_ = model.warm_shift_, model.warm_shift_ + 2
+    model.add_items(pd.DataFrame({"genres": [["ball"]]}, index=pd.Index(["new"], name="item_id")))
+    after = model.item_vectors_[:-1]
+    np.testing.assert_allclose(after[~warm], before[~warm], rtol=1e-5)
+    np.testing.assert_allclose(after[warm, :-1], before[warm, :-1], rtol=1e-5)
+    np.testing.assert_allclose(after[warm, -1], before[warm, -1] + 2, rtol=1e-4)
+    asked = pd.DataFrame({"user_id": [0, 1], "item_id": ["new", "i7"]})
+    sums_to_predictions(model, asked)
+    assert shift == fitted().warm_shift_
+    X, users, _ = world()
+    assert make().fit(X, user_features=FeatureTable(users)).warm_shift_ == 0

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 
 from recsys._sparse import Csr, empty_csr
 from recsys.nn import readout
-from recsys.nn.readout import PENALTIES, ridge_readout
+from recsys.nn.readout import PENALTIES, exposure_shift, ridge_readout
 
 
 def case(n: int, p: int, noise: float = 0.5, seed: int = 0) -> tuple[Csr, Any, Any]:
@@ -28,7 +28,7 @@ def ridge(content: Any, targets: Any, weights: Any, penalty: float) -> Any:
 @pytest.mark.parametrize(("n", "p"), [(40, 6), (12, 30), (8, 8), (1, 4)])
 def test_coefficients_are_those_of_scikit_learn(n: int, p: int) -> None:
     content, vectors, weights = case(n, p)
-    coefficients, intercept, penalty = ridge_readout(content, vectors, weights, seed=0)
+    coefficients, intercept, penalty, _ = ridge_readout(content, vectors, weights, seed=0)
     assert coefficients.dtype == intercept.dtype == np.float32
     assert penalty in PENALTIES
     mean = np.average(vectors, axis=0, weights=weights)
@@ -85,8 +85,44 @@ def test_large_matrices_are_decomposed_at_random_but_seeded(monkeypatch: pytest.
 def test_empty_content_leaves_the_mean(content: Csr) -> None:
     vectors = np.array([[1.0], [2.0], [6.0]], dtype=np.float32)
     weights = np.array([1.0, 1.0, 2.0], dtype=np.float32)
-    coefficients, intercept, penalty = ridge_readout(content, vectors, weights, seed=0)
+    coefficients, intercept, penalty, _ = ridge_readout(content, vectors, weights, seed=0)
     assert coefficients.shape == (content.shape[1], 1)
     assert not coefficients.any()
     assert intercept.tolist() == [3.75]
     assert penalty == 0
+
+
+def test_rows_left_out_are_predicted_by_the_others() -> None:
+    content, vectors, weights = case(30, 8)
+    found = ridge_readout(content, vectors, weights, seed=0)
+    dense, targets = content.toarray(), vectors - found.intercept
+    for i in (0, 7, 29):
+        rest = np.arange(30) != i
+        expected = dense[i] @ ridge(dense[rest], targets[rest], weights[rest], found.penalty) + found.intercept
+        np.testing.assert_allclose(found.left_out[i], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_shift_lets_warm_items_come_up_half_as_often(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    users, vectors = (rng.standard_normal((n, 4)).astype(np.float32) for n in (40, 60))
+    users[:, -1] = 1
+    left_out = (0.3 * vectors + 0.1 * rng.standard_normal((60, 4)) - [0, 0, 0, 1]).astype(np.float32)
+    seen = Csr((rng.random((40, 60)) < 0.2).astype(np.float32))
+    shift = exposure_shift(users, seen, vectors, left_out)
+    assert shift > 0
+    own, shifted = 0, 0
+    for user, row in zip(users, seen.toarray(), strict=True):
+        bar = np.sort((vectors @ user)[row == 0])[-10]
+        own += int((vectors @ user > bar).sum())
+        shifted += int((left_out @ user + shift > bar).sum())
+    assert abs(shifted - own // 2) <= 2
+
+
+def test_a_shift_is_never_down_and_few_items_have_none() -> None:
+    rng = np.random.default_rng(0)
+    users, vectors = (rng.standard_normal((n, 4)).astype(np.float32) for n in (40, 60))
+    assert exposure_shift(users, empty_csr(40, 60), vectors, 5 * vectors) == 0
+    assert exposure_shift(users, empty_csr(40, 10), vectors[:10], vectors[:10] - 9) == 0
+    everything = Csr(np.ones((40, 60), dtype=np.float32))
+    assert np.isfinite(exposure_shift(users, everything, vectors, vectors - 9))
