@@ -293,6 +293,14 @@ class EstimatorState(BaseEstimator, ABC):
         encoded_context = read_context(context, len(ids), self.context_encoder_)
         return UserBatch(codes, trained, history, features, path, encoded_context), seen
 
+    def _as_in_fit(self, batch: UserBatch) -> npt.NDArray[np.bool_]:
+        """Users for whom history and features are those of `fit`: what was fitted for them holds."""
+        same = batch.trained.copy()
+        known = np.flatnonzero(same)
+        changed = abs(batch.features.matrix[known] - self.user_features_.matrix[batch.codes[known]])
+        same[known] = np.asarray(changed.sum(axis=1)).ravel() == 0
+        return same
+
     def _features_of(self, ids: pd.Index, codes: Codes, user_features: Features) -> EncodedFeatures:
         """Features of users: those given now, or else those of `fit`."""
         features = self.user_features_.take(codes)
@@ -380,7 +388,8 @@ def _storable(name: str, value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return type(value)(_storable(name, part) for part in value)
+        parts = [_storable(name, part) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
     raise PersistenceError(
         f"Parameter `{name}` is of type {type(value).__name__}, which cannot be stored; expected numbers, strings, "
         f"None, or lists or tuples of these. Nothing was written."

@@ -164,6 +164,11 @@ class BaseRecommender(EstimatorState):
         return self
 
     def _learn(self, context: ContextRows | None, warm: bool) -> None:
+        if not np.isfinite(self.history_.data).all():
+            raise InvalidInputError(
+                "The weights of the rows of a pair add up to more than a single-precision number holds; expected "
+                "smaller ones: scale `y`."
+            )
         matrix = positives(self.history_)
         users_with_any = max(int(np.count_nonzero(np.diff(matrix.indptr))), 1)
         counts = np.bincount(matrix.indices, minlength=matrix.shape[1])

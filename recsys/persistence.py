@@ -266,7 +266,14 @@ def load(path: str | os.PathLike[str]) -> Any:
     # Importing the class makes known what its state is made of: it comes before the state.
     _model_class(read_manifest(path), path)
     state, manifest = read_directory(path)
-    return _model_class(manifest, path)._from_saved(manifest["parameters"], state)
+    cls, parameters = _model_class(manifest, path), manifest.get("parameters")
+    try:
+        return cls._from_saved(parameters, state)
+    except TypeError as error:
+        raise CorruptModelError(
+            f"The model at {Path(path)} has the parameters {parameters!r}, which are not those of a {cls.__name__}; "
+            f"expected what `save` wrote."
+        ) from error
 
 
 def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
@@ -366,7 +373,16 @@ def _read_state(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         contents[name.partition("-")[0]] = content
     try:
         return dict(_unpack(json.loads(contents["state"]), load_arrays(contents["arrays"])))
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    # What a class makes of values that it never wrote can fail in any way.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        SafetensorError,
+    ) as error:
         raise CorruptModelError(
             f"The files in {directory} match their checksums but are no model ({type(error).__name__}: {error}); "
             f"expected what `save` wrote."

@@ -15,7 +15,7 @@ import pytest
 from scipy import sparse
 
 import recsys
-from recsys import EASE, Popularity, load, persistence
+from recsys import EASE, AutoRec, Popularity, load, persistence
 from recsys.exceptions import CorruptModelError, PersistenceError, SchemaVersionError
 from recsys.persistence import read_directory, write_directory
 from recsys.retrieval import ItemIndex
@@ -460,3 +460,20 @@ def test_indices_that_lead_out_of_a_matrix_are_refused(old: EASE, tmp_path: Path
     old.save(tmp_path / "forged")
     with pytest.raises(CorruptModelError, match="match their checksums but are no model"):
         load(tmp_path / "forged")
+
+
+@pytest.mark.parametrize("parameters", [{"size": 3}, None, [1]])
+def test_parameters_that_the_class_does_not_have_are_refused(parameters: Any, saved: Path) -> None:
+    _rewrite(saved, lambda manifest: manifest.update(parameters=parameters))
+    with pytest.raises(CorruptModelError, match=r"which are not those of a .*; expected what `save` wrote"):
+        load(saved)
+
+
+def test_a_network_of_another_shape_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = pd.DataFrame({"user_id": [1, 1, 2, 2], "item_id": ["a", "b", "a", "c"]})
+    narrow, wide = (AutoRec(n_factors=n, max_iter=1, random_state=0).fit(X) for n in (2, 3))
+    forged = narrow.network_.to_state() | {"sizes": wide.network_.sizes}
+    monkeypatch.setattr(narrow.network_, "to_state", lambda: forged)
+    narrow.save(tmp_path / "model")
+    with pytest.raises(CorruptModelError, match="are no model"):
+        load(tmp_path / "model")

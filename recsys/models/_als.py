@@ -332,7 +332,8 @@ def _solve_exactly(system: _System, block: Block, scratch: Floats, targets: Floa
             factor = np.linalg.cholesky(matrix)
         except np.linalg.LinAlgError as error:
             raise InvalidInputError(
-                "`regularization` is too small: the system of a row is singular; expected a larger value."
+                "The regularisation (`l2`) is too small for these weights: the system of a row is singular; raise it, "
+                "or lower the weights (`y`, `alpha`)."
             ) from error
         answer[batch] = _substitute(factor, target)
     return answer

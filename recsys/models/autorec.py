@@ -149,6 +149,8 @@ class AutoRec(VectorRecommender):
     _uses_user_features = True
 
     network_: Autoencoder
+    # What was encoded; another kind starts afresh.
+    fitted_kind_: str
     columns_: Codes
     target_scale_: float
     item_vectors_: Floats
@@ -224,8 +226,9 @@ class AutoRec(VectorRecommender):
             {"columns": len(columns), "attributes": attributes.shape[1], "factors": self.n_factors}, seed
         )
         network.start_biases(self._first_biases(targets))
-        if warm:
+        if warm and self.fitted_kind_ == self.kind and self.network_.sizes["factors"] == self.n_factors:
             _start_from(network, columns, self.network_, self.columns_)
+        self.fitted_kind_ = self.kind
         trainer = AutoencoderTrainer(network, targets, attributes, self._recipe(targets, warm), seed)
         self.loss_curve_: list[float] = []
         for _ in tqdm(range(trainer.recipe.n_epochs), desc=type(self).__name__, disable=not self.verbose):
@@ -349,8 +352,9 @@ class AutoRec(VectorRecommender):
         if self.kind == "user":
             return _with_one(self._codes_of(batch.history, batch.features, self.history_vectors_))
         vectors = np.empty((len(batch), self.item_vectors_.shape[1]), dtype=np.float32)
-        vectors[batch.trained] = self.user_vectors_[batch.codes[batch.trained]]
-        new = np.flatnonzero(~batch.trained)
+        holds = self._as_in_fit(batch)
+        vectors[holds] = self.user_vectors_[batch.codes[holds]]
+        new = np.flatnonzero(~holds)
         if len(new):
             vectors[new] = self._fold_in(batch.history[new], _read(self.readout_, batch.features.take(new)))
         return vectors * np.float32(self.target_scale_)

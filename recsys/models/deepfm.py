@@ -172,7 +172,8 @@ class DeepFM(BaseRecommender):
         with few_threads(0):
             net = self._new_net(data, hidden, seed)
             net.start_at(torch.from_numpy(counts))
-            if warm:
+            # Other widths start afresh.
+            if warm and (self.net_.sizes["factors"], self.net_.hidden) == (self.n_factors, net.hidden):
                 _start_from(net, self.net_)
             self._train(net, PairSampler(data, self.n_negatives), recipe, n_epochs, seed)
         self.net_, self.item_counts_ = net, counts

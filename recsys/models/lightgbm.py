@@ -47,6 +47,9 @@ class Trees:
     """
 
     def __init__(self, text: str, slope: float) -> None:
+        # LightGBM ends the process over a text that is cut short.
+        if not text.rstrip().endswith("pandas_categorical:null"):
+            raise ValueError("the text of the trees is cut short")
         self.text = text
         self.slope = slope
         self._booster = lightgbm.Booster(model_str=text)
@@ -149,13 +152,13 @@ class LightGBMRecommender(BaseRecommender):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
-        "num_leaves": [Interval(Integral, 2, None, closed="left")],
+        "num_leaves": [Interval(Integral, 2, 131_072, closed="both")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "min_child_samples": [Interval(Integral, 1, None, closed="left")],
         "n_negatives": [Interval(Integral, 1, MAX_NEGATIVES, closed="both")],
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
-        "n_jobs": [Integral, None],
+        "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
         "min_rating": [Real, None],
         "random_state": ["random_state"],
         "verbose": ["boolean"],

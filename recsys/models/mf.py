@@ -13,11 +13,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from recsys._sparse import Csr, keep, random_places
+from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
 from recsys.models._als import als_directions, als_half_step, pad_rows
 from recsys.models._bpr import bpr_epoch, pool_histories
 from recsys.models._feature_prior import FeaturePrior
+from recsys.topk import single_threaded_blas
 from recsys.vectors import VectorRecommender
 
 __all__ = ["MatrixFactorization"]
@@ -143,10 +145,18 @@ class MatrixFactorization(VectorRecommender):
         users, items = (self._start(axis, data.matrix.shape[axis], warm, rng) for axis in (0, 1))
         # What was fitted before is near its optimum: a third of the rounds moves it to the new one.
         n_rounds = max(1, self.max_iter // 3) if warm else self.max_iter
-        if self.loss == "als":
-            self._alternate(data, users, items, n_rounds)
-        else:
-            self._descend(data, users, items, n_rounds, rng)
+        # Sums of one thread come in one order: the same seed gives the same bits, whatever the threads.
+        with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
+            if self.loss == "als":
+                self._alternate(data, users, items, n_rounds)
+            else:
+                self._descend(data, users, items, n_rounds, rng)
+        if not (np.isfinite(self.user_factors_).all() and np.isfinite(self.item_factors_).all()):
+            raise InvalidInputError(
+                f"The factors are not finite: the weights, up to {data.matrix.data.max(initial=0):g}, or a parameter "
+                f"are too large for single precision; expected weights such as ratings: scale `y`, or lower `alpha` "
+                f"(it is {self.alpha}), `l2` ({self.l2}) or `learning_rate` ({self.learning_rate})."
+            )
 
     def _start(self, axis: int, n: int, warm: bool, rng: np.random.Generator) -> Floats:
         """The factors of an earlier fit, and small random ones for who is new."""
@@ -253,7 +263,13 @@ class MatrixFactorization(VectorRecommender):
     def _user_vectors(self, batch: UserBatch) -> Floats:
         vectors = np.empty((len(batch), self.item_factors_.shape[1]), dtype=np.float32)
         vectors[batch.trained] = self.user_factors_[batch.codes[batch.trained]]
-        new = np.flatnonzero(~batch.trained)
+        holds = self._as_in_fit(batch)
+        newer = np.flatnonzero(batch.trained & ~holds)
+        if self.loss == "bpr" and len(newer):
+            # Of the user's own vector, which no regression gives, only the mean moves.
+            before = self.user_features_.take(batch.codes[newer])
+            vectors[newer] += self._user_means(batch.features.take(newer)) - self._user_means(before)
+        new = np.flatnonzero(~(batch.trained if self.loss == "bpr" else holds))
         if len(new):
             vectors[new] = self._fold_in(batch.history[new], batch.features.take(new))
         return vectors

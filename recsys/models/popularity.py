@@ -16,7 +16,7 @@ from recsys._sparse import Csr, pattern
 from recsys._state import Features
 from recsys.exceptions import InvalidInputError, examples
 from recsys.features import EncodedFeatures
-from recsys.interactions import TrainingData, UserBatch, as_frame, read_target
+from recsys.interactions import TrainingData, UserBatch, as_frame, read_pairs, read_target
 from recsys.vectors import VectorRecommender
 
 __all__ = ["Popularity"]
@@ -104,7 +104,7 @@ class Popularity(VectorRecommender):
 
     @property
     def _fields(self) -> list[str]:
-        return [self.by] if isinstance(self.by, str) else list(self.by or ())
+        return [] if self.by is None else [self.by] if isinstance(self.by, str) else list(self.by)
 
     def fit(
         self: Self, X: Any, y: Any = None, *, user_features: Features = None, item_features: Features = None
@@ -144,14 +144,19 @@ class Popularity(VectorRecommender):
         if self.half_life is None:
             return None
         frame = as_frame(X)
+        read_pairs(frame)
         if self.time not in frame.columns[2:]:
             raise InvalidInputError(
                 f"`half_life` needs the time of each row: `time` is {self.time!r}, but the further columns of `X` are "
                 f"{examples(frame.columns[2:]) or 'none'}; expected one of them, which holds numbers or dates."
             )
         column = frame[self.time]
+        if pd.api.types.infer_dtype(column, skipna=True) in ("date", "datetime"):
+            column = pd.to_datetime(column)
         if pd.api.types.is_datetime64_any_dtype(column.dtype):
-            column = (column - pd.Timestamp(0, tz=column.dt.tz)) / pd.Timedelta(days=1)
+            column -= pd.Timestamp(0, tz=column.dt.tz)
+        if pd.api.types.is_timedelta64_dtype(column.dtype):
+            column = column.dt.total_seconds() / 86_400
         times = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
         if not np.isfinite(times).all():
             bad = frame[self.time][~np.isfinite(times)]
@@ -194,7 +199,8 @@ class Popularity(VectorRecommender):
                 f"`by` names {examples(strange)}; expected numeric or categorical fields of `user_features`: "
                 f"{examples(known) or 'there are none'}."
             )
-        if not warm and hasattr(self, "recency_"):
+        # Rows without a half-life have no age: what was known of ages no longer tells of all.
+        if hasattr(self, "recency_") and (not warm or self.half_life is None):
             del self.recency_
         self._count(pattern(data.matrix), data.user_features)
 
@@ -214,13 +220,21 @@ class Popularity(VectorRecommender):
     def _keys(self, features: EncodedFeatures) -> Codes:
         """The combination of values each user has, -1 where no value is known."""
         keys, known = np.zeros(len(features), dtype=np.int64), np.zeros(len(features), dtype=bool)
+        n_keys = 1
         by_name = {field.name: field for field in features.fields}
         for name in self._fields:
             field = by_name[name]
             block = features.block(field).toarray()
             present = block.any(axis=1)
             value = np.where(present, block.argmax(axis=1) + 1, 0)
-            keys = keys * (field.stop - field.start + 1) + value
+            width = field.stop - field.start + 1
+            n_keys *= width
+            if n_keys > np.iinfo(np.int64).max:
+                raise InvalidInputError(
+                    f"`by` names {len(self._fields)} fields with {n_keys:.1g} combinations of values; expected fewer "
+                    f"fields: such groups would hold one user each."
+                )
+            keys = keys * width + value
             known |= present
         return np.where(known, keys, -1)
 

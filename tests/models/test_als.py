@@ -276,7 +276,7 @@ def test_bad_input() -> None:
         als_half_step(matrix, fixed[1:], alpha=1.0, regularization=1.0)
     with pytest.raises(InvalidInputError, match=r"have the shapes \(20, 30\), \(30, 4\), \(20, 5\) and None; expected"):
         als_half_step(matrix, fixed, random_vectors(0, 20, 5), alpha=1.0, regularization=1.0)
-    with pytest.raises(InvalidInputError, match="`regularization` is too small"):
+    with pytest.raises(InvalidInputError, match=r"The regularisation \(`l2`\) is too small for these weights"):
         als_half_step(matrix, np.zeros_like(fixed), alpha=1.0, regularization=0.0, solver="cholesky")
     matrix.data[3] = -1
     with pytest.raises(InvalidInputError, match=r"`matrix` has the weight -1.0; expected no negative ones"):

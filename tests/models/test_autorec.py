@@ -332,3 +332,16 @@ def test_beats_models_without_features_for_warm_items(kind: str) -> None:
     _, _, _, of_new_items = movielens_like()
     told = {"candidates": of_new_items["item_id"].unique()}
     assert_better(*(ndcg_at_10(trained(name), of_new_items, **told) for name in (kind, "EASE")))
+
+
+@pytest.mark.parametrize("changed", [{"n_factors": 6}, {"kind": "item"}])
+@pytest.mark.parametrize("told", [True, False])
+def test_partial_fit_after_another_shape_starts_afresh(changed: dict[str, Any], told: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"user_id": rng.integers(0, 30, 200), "item_id": rng.integers(0, 20, 200)})
+    users = FeatureTable(pd.DataFrame({"age": rng.random(30)}, index=pd.RangeIndex(30, name="user_id")))
+    features = {"user_features": users} if told else {}
+    model = AutoRec(n_factors=4, max_iter=3, random_state=0).fit(X, **features)
+    model.set_params(**changed).partial_fit(X.head(5))
+    fresh = AutoRec(**{"n_factors": 4, "max_iter": 1, "random_state": 0} | changed).fit(X, **features)
+    np.testing.assert_allclose(model.predict(X), fresh.predict(X), rtol=1e-4, atol=1e-5)

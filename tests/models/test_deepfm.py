@@ -368,3 +368,10 @@ def test_similar_items_are_those_of_the_group() -> None:
     item, similar = (found[name].str[1:].astype(int) for name in ("item_id", "similar_item_id"))
     assert (item % 2 == similar % 2).mean() > 0.9
     assert found["score"].between(-1.001, 1.001).all()
+
+
+@pytest.mark.parametrize("changed", [{"n_factors": 4}, {"hidden_units": (8, 8, 8)}])
+def test_partial_fit_after_another_shape_starts_afresh(changed: dict[str, Any]) -> None:
+    X, *_ = world()
+    model = make(max_iter=3).fit(X).set_params(**changed).partial_fit(X.head(5))
+    np.testing.assert_allclose(model.predict(X), make(max_iter=1, **changed).fit(X).predict(X), rtol=1e-4, atol=1e-5)

@@ -260,3 +260,20 @@ def test_verbose_shows_a_bar_and_silence_is_the_default(capfd: pytest.CaptureFix
     assert "LightGBMRecommender" in capfd.readouterr().err
     make().fit(X)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("text", ["", "tree\n", 7])
+def test_a_text_that_is_cut_short_is_refused_before_lightgbm_reads_it(text: Any) -> None:
+    with pytest.raises((ValueError, AttributeError)):
+        Trees.from_state({"text": text, "slope": 1.0})
+    X, *_ = world()
+    model = make().fit(X)
+    assert model.trees_ is not None
+    with pytest.raises(ValueError, match="cut short"):
+        Trees(model.trees_.text[:2500], 1.0)
+
+
+@pytest.mark.parametrize("params", [{"num_leaves": 200_000}, {"n_jobs": 0}])
+def test_parameters_beyond_what_lightgbm_takes_are_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"The '{next(iter(params))}' parameter of LightGBMRecommender must be"):
+        make(**params).fit(world()[0])

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 from recsys import MatrixFactorization, Popularity
-from recsys.exceptions import ColdStartWarning
+from recsys.exceptions import ColdStartWarning, InvalidInputError
 
 
 def world(seed: int = 0, n_users: int = 30, n_items: int = 20) -> tuple[pd.DataFrame, pd.Series]:
@@ -229,3 +230,37 @@ def test_partial_fit_after_another_number_of_factors_starts_afresh() -> None:
     model.partial_fit(X, y)
     assert model.item_factors_.shape[1] == 6
     np.testing.assert_allclose(model.user_factors_, exact_users(model), rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["als", "bpr"])
+def test_newer_features_of_a_hot_user_count(loss: str) -> None:
+    X, y = world()
+    told = features(X)
+    model = make(loss=loss, feature_l2=1.0).fit(X, y, **told)
+    newer = told["user_features"].loc[[100]].assign(club="darts")
+    asked = X[X["user_id"].isin([100, 102])].head(6)
+    before, after = model.predict(asked), model.predict(asked, user_features=newer)
+    of_user = (asked["user_id"] == 100).to_numpy()
+    assert (before[of_user] != after[of_user]).all()
+    np.testing.assert_allclose(before[~of_user], after[~of_user], rtol=1e-5)
+    parts = model.explain(asked, user_features=newer).groupby("row")["contribution"].sum()
+    np.testing.assert_allclose(parts, after, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(model.predict(asked, user_features=told["user_features"]), before)
+
+
+def test_the_threads_of_blas_do_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"user_id": rng.integers(0, 700, 20_000), "item_id": rng.integers(0, 1300, 20_000)})
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(make(n_factors=32, max_iter=2).fit(X))
+    np.testing.assert_array_equal(found[0].user_factors_, found[1].user_factors_)
+    np.testing.assert_array_equal(found[0].item_gram_, found[1].item_gram_)
+
+
+@pytest.mark.parametrize(("params", "weight"), [({}, 1e20), ({"loss": "bpr", "learning_rate": 1e20}, 1.0)])
+def test_what_single_precision_does_not_hold_is_refused(params: dict[str, Any], weight: float) -> None:
+    X, _ = world()
+    with pytest.raises(InvalidInputError, match=r"too small for these weights|factors are not finite"):
+        make(**params).fit(X, np.full(len(X), weight))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -179,3 +180,35 @@ def test_what_popularity_cannot_do_is_refused() -> None:
         Popularity(half_life=2, time="day").fit(TAKEN.assign(day=TAKEN["day"].where(TAKEN.index != 3)))
     with pytest.raises(InvalidInputError, match=r"was not set in `fit`"):
         Popularity(time="day").fit(TAKEN).set_params(half_life=2).partial_fit(TAKEN)
+
+
+def test_rows_without_an_age_end_what_was_known_of_ages() -> None:
+    model = Popularity(half_life=2, time="day").fit(TAKEN)
+    model.set_params(half_life=None).partial_fit(TAKEN.assign(user_id="new"))
+    with pytest.raises(InvalidInputError, match="fit anew"):
+        model.set_params(half_life=2).partial_fit(TAKEN)
+
+
+@pytest.mark.parametrize("kind", ["timedelta", "date"])
+def test_times_of_any_kind_are_days(kind: str) -> None:
+    days = pd.to_timedelta(TAKEN["day"], "D")
+    times = days if kind == "timedelta" else (pd.Timestamp("2020-01-01") + days).dt.date
+    expected = Popularity(half_life=2, time="day").fit(TAKEN).popularity_
+    found = Popularity(half_life=2, time="day").fit(TAKEN.assign(day=times)).popularity_
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_too_many_fields_for_groups_are_refused_and_any_sequence_names_them() -> None:
+    users = pd.DataFrame({f"f{i}": list("abcab") for i in range(40)}, index=list("vwxyz"))
+    pairs = pd.DataFrame({"user_id": list("vwxyz"), "item_id": ["a"] * 5})
+    with pytest.raises(InvalidInputError, match=r"`by` names 40 fields with .* combinations of values"):
+        Popularity(by=[f"f{i}" for i in range(40)]).fit(pairs, user_features=users)
+    some: Any = users.columns[:2].to_numpy()
+    named = Popularity(by=some).fit(pairs, user_features=users)
+    assert len(named.group_keys_) == 3
+
+
+def test_weights_that_add_up_to_infinity_are_refused() -> None:
+    twice = pd.DataFrame({"user_id": [1, 1], "item_id": ["a", "a"]})
+    with pytest.raises(InvalidInputError, match="add up to more than a single-precision number holds"):
+        Popularity().fit(twice, [3e38, 3e38])
