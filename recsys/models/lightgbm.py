@@ -13,6 +13,7 @@ from joblib import effective_n_jobs
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
+from recsys._state import COLD
 from recsys.base import BaseRecommender
 from recsys.interactions import TrainingData, UserBatch
 from recsys.models._ranking_features import START, PairFeatures, Queries
@@ -30,6 +31,8 @@ Doubles = npt.NDArray[np.float64]
 NEWTON_STEPS = 8
 # Threads wait for each other after every step: fewer pairs than that are not worth one more.
 PAIRS_A_THREAD = 20_000
+# Pairs that are described at a time.
+PAIRS_AT_A_TIME = 2**18
 # LightGBM takes queries of up to 10,000 pairs.
 MAX_NEGATIVES = 500
 
@@ -257,6 +260,21 @@ class LightGBMRecommender(BaseRecommender):
             for rows, values in self.features_.tables(_queries(batch)):
                 pairs = values.reshape(-1, values.shape[2])
                 scores[rows] = self.trees_.scores(pairs, self._n_threads(len(pairs))).reshape(values.shape[:2])
+        return scores
+
+    def _score_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> Floats:
+        """Scores of pairs alone: trees are dear, and the catalogue may be large."""
+        scores = self.popularity_[items]
+        told = np.flatnonzero(batch.path[rows] != COLD)
+        if self.trees_ is None or not len(told):
+            return scores
+        order = told[np.argsort(rows[told], kind="stable")]
+        for start in range(0, len(order), PAIRS_AT_A_TIME):
+            at = order[start : start + PAIRS_AT_A_TIME]
+            asked, position = np.unique(rows[at], return_inverse=True)
+            with single_threaded_blas():
+                values = self.features_.pairs(_queries(batch.take(asked)), position, items[at])
+                scores[at] = self.trees_.scores(values, self._n_threads(len(at)))
         return scores
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
