@@ -87,12 +87,6 @@ CASES = {
         uses_item_features=True,
         battery={"max_iter": 2},
     ),
-    "AutoRec-multinomial": Case(
-        partial(AutoRec, loss="multinomial", n_factors=16, l2=0.1, max_iter=50, random_state=0),
-        uses_user_features=True,
-        uses_item_features=True,
-        battery={"max_iter": 2},
-    ),
     "DeepFM": Case(
         partial(DeepFM, n_factors=16, max_iter=20, batch_size=512, random_state=0),
         uses_user_features=True,
