@@ -65,7 +65,7 @@ class Popularity(VectorRecommender):
     >>> Popularity().fit(X).recommend(["eve"], k=2)[["item_id", "score"]].values.tolist()
     [['tea', 1.0], ['milk', 0.5]]
 
-    Two days later, tea has lost half of its weight:
+    Two half-lives later, tea has lost three quarters of its weight:
 
     >>> X = pd.DataFrame({"user_id": [1, 2, 3], "item_id": ["tea", "tea", "milk"], "day": [0, 0, 2]})
     >>> model = Popularity(half_life=1, time="day").fit(X)
