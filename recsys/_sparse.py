@@ -7,7 +7,20 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-__all__ = ["Csr", "distinct_rows", "empty_csr", "keep", "pattern", "positives", "random_places", "take_rows", "to_csr"]
+__all__ = [
+    "Csr",
+    "distinct_rows",
+    "empty_csr",
+    "find_entries",
+    "keep",
+    "pattern",
+    "positives",
+    "random_places",
+    "take_rows",
+    "to_csr",
+    "unit_rows",
+    "with_constant",
+]
 
 Csr = sparse.csr_matrix
 
@@ -177,6 +190,80 @@ def random_places(matrix: Csr, rng: np.random.Generator) -> npt.NDArray[np.int64
     places = np.empty(matrix.nnz, dtype=np.int64)
     places[order] = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)
     return places
+
+
+def find_entries(
+    matrix: Csr, rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Look places up.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+        With sorted indices.
+    rows, columns : ndarray of shape (k,), int
+
+    Returns
+    -------
+    at : ndarray of shape (k,), int64
+        Where each place is in ``matrix.data``; of no meaning where it is not stored.
+    found : ndarray of shape (k,), bool
+        Whether it is stored.
+
+    Examples
+    --------
+    >>> find_entries(Csr(np.array([[1, 0], [0, 3]])), np.array([1, 1]), np.array([1, 0]))[1]
+    array([ True, False])
+    """
+    if not matrix.nnz:
+        return np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=bool)
+    stored = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * matrix.shape[1] + matrix.indices
+    asked = rows.astype(np.int64) * matrix.shape[1] + columns
+    # In order, neighbours are looked up in the same corner of memory.
+    order = np.argsort(asked)
+    at = np.empty(len(asked), dtype=np.int64)
+    at[order] = np.minimum(np.searchsorted(stored, asked[order]), len(stored) - 1)
+    return at, stored[at] == asked
+
+
+def unit_rows(matrix: Csr) -> Csr:
+    """Rows of length 1, where they are not empty.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of shape (n, m), float64
+
+    Examples
+    --------
+    >>> unit_rows(Csr(np.array([[3.0, 4.0], [0.0, 0.0]]))).toarray()
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1), dtype=np.float64)).ravel()
+    return Csr(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ matrix)
+
+
+def with_constant(matrix: Csr) -> Csr:
+    """A last column of ones.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m)
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of shape (n, m + 1)
+
+    Examples
+    --------
+    >>> with_constant(Csr(np.array([[0.0, 2.0]]))).toarray()
+    array([[0., 2., 1.]])
+    """
+    return Csr(sparse.hstack([matrix, Csr(np.ones((matrix.shape[0], 1), dtype=np.float32))], format="csr"))
 
 
 def distinct_rows(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys._sparse import Csr, distinct_rows, empty_csr, pattern, positives, take_rows, to_csr
+from recsys._sparse import Csr, distinct_rows, empty_csr, find_entries, pattern, positives, take_rows, to_csr
 
 Entries = list[tuple[int, int, int]]
 
@@ -98,3 +98,14 @@ def test_distinct_rows_agree_with_a_loop() -> None:
     assert distinct_rows(np.zeros(0, np.int64), None)[0].tolist() == []
     alone, of_code = distinct_rows(codes, None)
     np.testing.assert_array_equal(codes[alone][of_code], codes)
+
+
+@given(st.integers(0, 100))
+def test_stored_places_are_found(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dense = (rng.random((5, 6)) < rng.random()).astype(np.float32)
+    rows, columns = rng.integers(0, 5, 20), rng.integers(0, 6, 20)
+    matrix = Csr(dense)
+    at, found = find_entries(matrix, rows, columns)
+    np.testing.assert_array_equal(found, dense[rows, columns] > 0)
+    np.testing.assert_array_equal(matrix.indices[at[found]], columns[found])

@@ -18,7 +18,7 @@ from recsys._sparse import Csr, positives
 from recsys.exceptions import InvalidInputError
 from recsys.topk import run_on_threads
 
-__all__ = ["PaddedRows", "als_directions", "als_half_step", "als_loss", "pad_rows"]
+__all__ = ["PaddedRows", "als_directions", "als_factors", "als_half_step", "als_loss", "pad_rows"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -200,6 +200,48 @@ def als_half_step(
     n_shares = min(4 * effective_n_jobs(n_jobs), len(padded.blocks))
     run_on_threads(solve, [padded.blocks[i::n_shares] for i in range(n_shares)], n_jobs)
     return answer
+
+
+def als_factors(
+    matrix: Csr,
+    n_factors: int,
+    *,
+    alpha: float,
+    regularization: float,
+    n_rounds: int,
+    rng: np.random.Generator | np.random.RandomState,
+    n_jobs: int | None = None,
+) -> tuple[Floats, Floats]:
+    """Factorise: so many rounds of half steps for rows and for columns, from small random vectors.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, m), float32
+    n_factors : int
+    alpha, regularization, n_jobs
+        As in `als_half_step`.
+    n_rounds : int
+    rng : Generator or RandomState
+
+    Returns
+    -------
+    rows : ndarray of shape (n, n_factors), float32
+    columns : ndarray of shape (m, n_factors), float32
+
+    Examples
+    --------
+    >>> matrix, rng = Csr(np.eye(2, dtype=np.float32)), np.random.default_rng(0)
+    >>> rows, columns = als_factors(matrix, 2, alpha=1.0, regularization=0.01, n_rounds=20, rng=rng)
+    >>> (rows @ columns.T).round(1) + 0.0
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+    by_row, by_column = pad_rows(matrix, n_factors), pad_rows(matrix.T.tocsr(), n_factors)
+    rows, columns = ((rng.standard_normal((n, n_factors)) / 100).astype(np.float32) for n in matrix.shape)
+    for _ in range(n_rounds):
+        rows = als_half_step(by_row, columns, rows, alpha=alpha, regularization=regularization, n_jobs=n_jobs)
+        columns = als_half_step(by_column, rows, columns, alpha=alpha, regularization=regularization, n_jobs=n_jobs)
+    return rows, columns
 
 
 def _system(

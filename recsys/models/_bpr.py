@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys._sparse import Csr
+from recsys._sparse import Csr, find_entries
 
 __all__ = ["bpr_epoch", "pool_histories"]
 
@@ -60,7 +60,7 @@ def bpr_epoch(
     user_of = np.repeat(np.arange(n_users), lengths)
     order = rng.permutation(matrix.nnz)
     against = hot[rng.integers(0, len(hot), matrix.nnz)]
-    order = order[~_are_stored(matrix, user_of[order], against[order])]
+    order = order[~find_entries(matrix, user_of[order], against[order])[1]]
     decay = (l2 / np.maximum(lengths, 1)).astype(np.float32), (l2 / np.maximum(2 * counts, 1)).astype(np.float32)
     total = 0.0
     for start in range(0, len(order), BATCH):
@@ -77,19 +77,6 @@ def bpr_epoch(
         of_items = np.concatenate([slope * x, -slope * x]) + decay[1][both, None] * items[0][both]
         _descend(*items, both, of_items, learning_rate)
     return total / max(len(order), 1)
-
-
-def _are_stored(matrix: Csr, rows: Codes, columns: Codes) -> npt.NDArray[np.bool_]:
-    """Whether a matrix, whose indices are sorted, stores an entry at each place."""
-    if not matrix.nnz:
-        return np.zeros(len(rows), dtype=bool)
-    stored = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * matrix.shape[1] + matrix.indices
-    asked = rows * matrix.shape[1] + columns
-    # In order, neighbours are looked up in the same corner of memory.
-    order = np.argsort(asked)
-    found = np.empty(len(asked), dtype=bool)
-    found[order] = stored[np.minimum(np.searchsorted(stored, asked[order]), len(stored) - 1)] == asked[order]
-    return found
 
 
 def _descend(vectors: Floats, squares: Floats, rows: Codes, gradients: Floats, learning_rate: float) -> None:

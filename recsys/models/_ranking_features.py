@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys._sparse import Csr, pattern
+from recsys._sparse import Csr, pattern, unit_rows, with_constant
 from recsys.features import EncodedFeatures
 from recsys.interactions import ContextRows, TrainingData
-from recsys.models._als import als_half_step, pad_rows
+from recsys.models._als import als_factors, pad_rows
 from recsys.models._dropout_ease import FactorEASE, attribute_ridge, user_weights
 from recsys.nn.readout import ridge_readout
 from recsys.persistence import persistent
@@ -138,7 +138,7 @@ class PairFeatures:
             "own_contexts": contexts,
             "content_map": _readout(data.item_features.matrix, targets, counts),
             "history_mean": np.array(matrix.nnz / n_users),
-            **_complete(matrix, _with_constant(data.user_features.matrix), factors),
+            **_complete(matrix, with_constant(data.user_features.matrix), factors),
         }
         names = _names(data.user_features, data.item_features, None if data.context is None else data.context.features)
         return cls(names, arrays, []).with_items(data.item_features)
@@ -175,7 +175,7 @@ class PairFeatures:
             "items": _field_columns(features, members=True)[1],
         }
         compared = features.fields[:MAX_SIMILARITIES]
-        return PairFeatures(self.columns, arrays, [_unit_rows(features.block(field)) for field in compared])
+        return PairFeatures(self.columns, arrays, [unit_rows(features.block(field)) for field in compared])
 
     def tables(self, queries: Queries) -> Iterator[tuple[slice, Floats]]:
         """Describe all pairs of queries and items, some queries at a time.
@@ -236,7 +236,7 @@ class PairFeatures:
     def _scores(self, queries: Queries) -> Iterator[Floats]:
         """What depends on user and item at once, one feature after the other, each (n, n_items)."""
         learned = self.arrays
-        history, attributes = pattern(queries.history), _with_constant(queries.features.matrix)
+        history, attributes = pattern(queries.history), with_constant(queries.features.matrix)
         expected = attributes @ learned["attributes"][0]
         users = expected + self._heard(history, attributes)
         items = learned["factors"] @ learned["projection"]
@@ -367,11 +367,9 @@ def fold_in(history: Csr, factors: Doubles, gram: Doubles) -> Doubles:
 
 def _factorise(matrix: Csr, n_factors: int, l2: float, rng: np.random.Generator, n_jobs: int | None) -> Doubles:
     """ALS vectors of items, exact for the last vectors of users."""
-    by_user, by_item = pad_rows(matrix, n_factors), pad_rows(matrix.T.tocsr(), n_factors)
-    users, items = ((rng.standard_normal((n, n_factors)) / 100).astype(np.float32) for n in matrix.shape)
-    for _ in range(ALS_ROUNDS):
-        users = als_half_step(by_user, items, users, alpha=ALPHA, regularization=l2, n_jobs=n_jobs)
-        items = als_half_step(by_item, users, items, alpha=ALPHA, regularization=l2, n_jobs=n_jobs)
+    users, _ = als_factors(
+        matrix, n_factors, alpha=ALPHA, regularization=l2, n_rounds=ALS_ROUNDS, rng=rng, n_jobs=n_jobs
+    )
     # Items of the same users get the same vector.
     exact = users.astype(np.float64)
     return fold_in(matrix.T.tocsr(), exact, exact.T @ exact + l2 * np.eye(n_factors))
@@ -398,11 +396,6 @@ def _complete(matrix: Csr, attributes: Csr, factors: Doubles) -> dict[str, Doubl
     return {"projection": projection, "attributes": np.stack(told), "completions": np.stack(completions)}
 
 
-def _with_constant(features: Csr) -> Csr:
-    """A last column of ones."""
-    return Csr(sparse.hstack([features, Csr(np.ones((features.shape[0], 1), dtype=np.float32))], format="csr"))
-
-
 def _readout(content: Csr, targets: Doubles, counts: npt.NDArray[Any]) -> Doubles:
     """A ridge regression from content to targets; coefficients, and the intercept as the last row."""
     known = np.flatnonzero(counts)
@@ -426,12 +419,6 @@ def _mean_contexts(context: ContextRows | None, n_items: int) -> Doubles:
     counts = np.asarray(gather.sum(1)).reshape(-1, 1)
     means: Doubles = ((gather @ matrix).toarray() + overall) / (counts + 1) - overall
     return means
-
-
-def _unit_rows(block: Csr) -> Csr:
-    """Rows of length 1, where they are not empty."""
-    norms = np.sqrt(np.asarray(block.multiply(block).sum(axis=1), dtype=np.float64)).ravel()
-    return Csr(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ block)
 
 
 def _field_columns(features: EncodedFeatures, members: bool = False) -> tuple[list[str], Doubles]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys._sparse import Csr, distinct_rows, pattern, take_rows
+from recsys._sparse import Csr, distinct_rows, find_entries, keep, pattern, random_places, take_rows
 from recsys.features import EncodedFeatures
 from recsys.interactions import ContextRows, TrainingData
 from recsys.models._ranking_features import PairFeatures, Queries
@@ -112,16 +112,7 @@ def _positive_rows(data: TrainingData, matrix: Csr, fold_of: Codes) -> tuple[Con
         users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         return ContextRows(users, matrix.indices.astype(np.int64), EncodedFeatures.empty(matrix.nnz)), fold_of
     rows = data.context
-    return rows, fold_of[_places(matrix, rows.users, rows.items)[0]]
-
-
-def _places(matrix: Csr, users: Codes, items: Codes) -> tuple[Codes, Mask]:
-    """Where pairs are stored in a matrix of sorted indices, and whether they are."""
-    n_items = matrix.shape[1]
-    keys = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * n_items + matrix.indices
-    wanted = users * n_items + items
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return at, keys[at] == wanted
+    return rows, fold_of[find_entries(matrix, rows.users, rows.items)[0]]
 
 
 def _take(rows: ContextRows, at: Codes) -> ContextRows:
@@ -134,14 +125,7 @@ def _visible(data: TrainingData, matrix: Csr, kept: Mask, kept_rows: Mask, hidde
     context = data.context
     if context is not None:
         context = _take(context, np.flatnonzero(kept_rows & ~hidden[context.items]))
-    return TrainingData(_masked(matrix, kept), data.user_features, data.item_features, context)
-
-
-def _masked(matrix: Csr, kept: Mask) -> Csr:
-    """The entries that are kept, as ones."""
-    masked = Csr((kept.astype(np.float32), matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
-    masked.eliminate_zeros()
-    return masked
+    return TrainingData(keep(matrix, kept), data.user_features, data.item_features, context)
 
 
 def _some_of_each(users: Codes, eligible: Mask, n: int, rng: np.random.Generator) -> Codes:
@@ -192,12 +176,7 @@ def _cut(history: Csr, rng: np.random.Generator) -> Csr:
     share = np.ceil(rng.random(n) * lengths).astype(np.int64)
     short = np.where(rng.random(n) < SHARES, share, rng.choice(SHORT, n))
     limits = np.where(rng.random(n) < CUT_HISTORIES, short, lengths)
-    rows = np.repeat(np.arange(n), lengths)
-    order = np.lexsort((rng.random(history.nnz), rows))
-    kept = np.sort(order[_ranks(rows) < limits[rows]])
-    mask = np.zeros(history.nnz, dtype=bool)
-    mask[kept] = True
-    return _masked(history, mask)
+    return keep(history, random_places(history, rng) < np.repeat(limits, lengths))
 
 
 def _negatives(
@@ -210,7 +189,7 @@ def _negatives(
     left = np.arange(len(asking))
     for _ in range(MAX_DRAWS):
         items[left] = hot[rng.integers(0, len(hot), len(left))]
-        left = left[_places(matrix, users[asking[left]], items[left])[1]]
+        left = left[find_entries(matrix, users[asking[left]], items[left])[1]]
     drawn = np.ones(len(asking), dtype=bool)
     drawn[left] = False
     keys = np.unique(asking[drawn] * matrix.shape[1] + items[drawn])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -10,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from recsys._explanations import told_fields
 from recsys._sparse import Csr, empty_csr, pattern, positives
 from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures
@@ -21,7 +20,7 @@ from recsys.interactions import TrainingData, UserBatch
 from recsys.models._als import pad_rows
 from recsys.nn.autoencoder import Autoencoder, AutoencoderRecipe, AutoencoderTrainer
 from recsys.nn.readout import ridge_readout
-from recsys.nn.training import few_threads
+from recsys.nn.training import few_threads, run_epochs
 from recsys.topk import row_chunks, single_threaded_blas
 from recsys.vectors import VectorRecommender
 
@@ -62,7 +61,7 @@ class AutoRec(VectorRecommender):
     Training hides a part of each history, of random size, and some features, and minimises
 
     .. math:: \sum_u \frac{1}{\sqrt{n_u}} \Bigl( \sum_{i \in T_u} (r_{ui} - \hat r_{ui})^2
-        + w \sum_{i \notin T_u \cup S_u} \hat r_{ui}^2 \Bigr) + \lambda (\|W\|^2 + \|V\|^2)
+        + w \sum_{i \notin T_u \cup S_u} \hat r_{ui}^2 \Bigr) + \lambda (\|W\|^2 + \|V\|^2 + 30 \|A\|^2)
 
     (by item without the root), where :math:`T_u` is hidden and :math:`S_u` shown. With w > 0 every positive has the
     target r = 1, whatever its weight: a positive is more certain than an item that was never seen [2]_. With w = 0
@@ -81,7 +80,7 @@ class AutoRec(VectorRecommender):
     n_factors : int, default=128
         Hidden units.
     max_iter : int, default=20
-        Epochs: passes over all users, or items.
+        Epochs: passes over all users, or items; a third of them in `partial_fit`.
     learning_rate : float, default=0.01
         Of Adam, at the start; it falls to 0.
     batch_size : int, default=None
@@ -108,7 +107,7 @@ class AutoRec(VectorRecommender):
     item_vectors_ : ndarray of shape (n_items, n_factors + 1), float32
         Vectors of the catalogue; by user the last dimension is the bias, by item it is 1.
     n_iter_ : int
-        Epochs trained.
+        Epochs of the last fit.
     loss_curve_ : list of float
         The mean loss of each epoch.
 
@@ -215,8 +214,6 @@ class AutoRec(VectorRecommender):
                 self._solve_users(data, seed)
 
     def _train(self, data: TrainingData, warm: bool, seed: int) -> None:
-        from tqdm import tqdm
-
         matrix = data.matrix if self.kind == "user" else data.matrix.T.tocsr()
         attributes = data.user_features.matrix if self.kind == "user" else data.item_features.matrix
         columns = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
@@ -230,18 +227,8 @@ class AutoRec(VectorRecommender):
             _start_from(network, columns, self.network_, self.columns_)
         self.fitted_kind_ = self.kind
         trainer = AutoencoderTrainer(network, targets, attributes, self._recipe(targets, warm), seed)
-        self.loss_curve_: list[float] = []
-        for _ in tqdm(range(trainer.recipe.n_epochs), desc=type(self).__name__, disable=not self.verbose):
-            loss = trainer.epoch()
-            if not np.isfinite(loss):
-                warnings.warn(
-                    f"Training diverged in epoch {len(self.loss_curve_) + 1}: the loss is {loss}. The weights of an "
-                    f"earlier epoch are kept; lower `learning_rate` (it is {self.learning_rate}).",
-                    ConvergenceWarning,
-                    stacklevel=5,
-                )
-                break
-            self.loss_curve_.append(loss)
+        bar = type(self).__name__ if self.verbose else None
+        self.loss_curve_ = run_epochs(trainer, trainer.recipe.n_epochs, self.learning_rate, bar)
         self.n_iter_ = len(self.loss_curve_)
         self.network_, self.columns_ = network, columns
 
@@ -389,10 +376,10 @@ class AutoRec(VectorRecommender):
             turned = against[chunk, :-1] * slope[entities[chunk]]
             parts[chunk] = np.einsum("nfd,nd->nf", values[entities[chunk]], turned)
         names = [*(field.name for field in features.fields), "history", "number of interactions"]
-        told = _told(self.kind, names, weights[entities, :-1], parts[:, :-1])
+        told = told_fields(self.kind, names, weights[entities, :-1], parts[:, :-1])
         priors = np.column_stack([parts[:, -1], against[:, -1]])
         of_prior = np.column_stack([weights[entities, -1], np.ones(len(rows), dtype=np.float32)])
-        return pd.concat([told, _told("prior", ["average", "bias"], of_prior, priors)])
+        return pd.concat([told, told_fields("prior", ["average", "bias"], of_prior, priors)])
 
 
 def _solve(targets: Csr, items: Floats, gram: Floats, expected: Floats, unobserved_weight: float, l2: float) -> Floats:
@@ -440,17 +427,3 @@ def _start_from(network: Autoencoder, columns: Codes, old: Autoencoder, old_colu
                 weights[torch.from_numpy(at)] = known[torch.from_numpy(before)]
             else:
                 weights.copy_(known)
-
-
-def _told(source: str, names: list[str], weights: Floats, parts: Floats) -> pd.DataFrame:
-    """One row a pair and field that has weight."""
-    rows, fields = np.nonzero(weights > 0)
-    return pd.DataFrame(
-        {
-            "row": rows,
-            "source": source,
-            "field": np.array(names, dtype=object)[fields],
-            "weight": weights[rows, fields].astype(np.float32),
-            "contribution": parts[rows, fields].astype(np.float32),
-        }
-    )

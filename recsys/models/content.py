@@ -13,11 +13,10 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from recsys._sparse import Csr, pattern, positives
+from recsys._sparse import Csr, pattern, positives, with_constant
 from recsys.evaluation.metrics import hit_matrix, ndcg
-from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
-from recsys.models._als import als_half_step, pad_rows
+from recsys.models._als import als_factors
 from recsys.models._dropout_ease import (
     DropoutEASE,
     FactorEASE,
@@ -56,10 +55,10 @@ class ContentEASE(VectorRecommender):
     Users: a linear autoencoder learns to complete histories of which each interaction is kept with probability q, while
     attributes are always seen [1]_. A user of attributes f and history h scores
 
-    .. math:: f a + (h - q f a) B_q, \qquad q = \frac{|h|}{|h| + \bar n},
+    .. math:: f a + (h - q f a) B_q, \qquad q = \min\Bigl(\frac12, \frac{|h|}{|h| + \bar n}\Bigr),
 
     what attributes say, and what the history says beyond what they would lead to expect; :math:`\bar n` is the mean
-    history of hot users. One formula goes from popularity, through conditional probabilities, to EASE [2]_. It is
+    history of hot users. One formula goes from popularity, through conditional probabilities, towards EASE [2]_. It is
     solved for a few q, blended between, and factorised, so that the score is an inner product.
 
     Items: a kernel ridge regression from content, fields and products of fields weighed by how well held-out items are
@@ -151,7 +150,7 @@ class ContentEASE(VectorRecommender):
         matrix = pattern(data.matrix)[:, hot]
         lengths = np.diff(matrix.indptr)
         self.mean_history_ = float(lengths.mean(where=lengths > 0)) if lengths.any() else 1.0
-        self._solve(matrix, _with_constant(data.user_features), rng)
+        self._solve(matrix, with_constant(data.user_features.matrix), rng)
         # What has been learned of hot items goes to their places in the catalogue.
         n_items = len(self.item_counts_)
         self.item_vectors_ = _spread(self.item_vectors_, hot, n_items, axis=0)
@@ -173,7 +172,9 @@ class ContentEASE(VectorRecommender):
             longest = solve(KEEP_RATES[-1])
             basis = self._basis(longest, gram, expected, attributes, rng)
         else:
-            basis = np.linalg.qr(_als_items(matrix, self.n_factors, rng))[0].astype(np.float32)
+            n_factors = min(self.n_factors, *matrix.shape)
+            settings: Any = {"alpha": 1.0, "regularization": ALS_L2, "n_rounds": ALS_ROUNDS, "rng": rng}
+            basis = np.linalg.qr(als_factors(matrix, n_factors, **settings)[1])[0].astype(np.float32)
             solve = FactorEASE.solver(basis, weighed, cross, expected, counts, self.l2)
             longest = solve(KEEP_RATES[-1])
         self.item_vectors_ = basis
@@ -263,7 +264,7 @@ class ContentEASE(VectorRecommender):
         return self.item_vectors_
 
     def _user_vectors(self, batch: UserBatch) -> Floats:
-        return self._users_of(pattern(batch.history), _with_constant(batch.features))
+        return self._users_of(pattern(batch.history), with_constant(batch.features.matrix))
 
     def _users_of(self, history: Csr, attributes: Csr) -> Floats:
         """Vectors of users by what they have and are."""
@@ -289,7 +290,7 @@ class ContentEASE(VectorRecommender):
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
         vectors = self.item_vectors_[items]
-        attributes, history = _with_constant(batch.features)[rows], pattern(batch.history)[rows]
+        attributes, history = with_constant(batch.features.matrix)[rows], pattern(batch.history)[rows]
         by_attribute = self.attribute_vectors_[0] @ vectors.T
         names = [field.name for field in batch.features.fields]
         field_of = np.repeat(np.arange(len(names)), [field.stop - field.start for field in batch.features.fields])
@@ -338,7 +339,7 @@ class _Judge:
         active = np.flatnonzero(np.diff(data.matrix.indptr))
         users = np.sort(rng.permutation(active)[:JUDGE_USERS])
         history = pattern(data.matrix)[users]
-        attributes = _with_constant(data.user_features)[users]
+        attributes = with_constant(data.user_features.matrix)[users]
         self.model = model
         self.folds = [items[fold] for fold in folds]
         # Of each fold the vectors of users, what they were shown, and what of the fold they are to find.
@@ -382,11 +383,6 @@ class _Judge:
         return max(1.0, float(np.partition(ratios, at)[at])) if at >= 0 else 1.0
 
 
-def _with_constant(features: EncodedFeatures) -> Csr:
-    constant = Csr(np.ones((len(features), 1), dtype=np.float32))
-    return Csr(sparse.hstack([features.matrix, constant], format="csr"))
-
-
 def _spread(values: Floats, places: Codes, n: int, axis: int) -> Floats:
     """An array with `values` at some places of an axis and 0 elsewhere."""
     shape = list(values.shape)
@@ -394,14 +390,3 @@ def _spread(values: Floats, places: Codes, n: int, axis: int) -> Floats:
     spread = np.zeros(shape, dtype=np.float32)
     spread[(slice(None),) * axis + (places,)] = values
     return spread
-
-
-def _als_items(matrix: Csr, n_factors: int, rng: np.random.RandomState) -> Floats:
-    """Item factors of implicit ALS."""
-    n_factors = min(n_factors, *matrix.shape)
-    by_user, by_item = pad_rows(matrix, n_factors), pad_rows(matrix.T.tocsr(), n_factors)
-    users, items = ((rng.standard_normal((n, n_factors)) / 100).astype(np.float32) for n in matrix.shape)
-    for _ in range(ALS_ROUNDS):
-        users = als_half_step(by_user, items, users, alpha=1.0, regularization=ALS_L2)
-        items = als_half_step(by_item, users, items, alpha=1.0, regularization=ALS_L2)
-    return items

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -10,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
+from recsys._explanations import told_fields
 from recsys._sparse import positives
 from recsys._state import HOT
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
 from recsys.nn.readout import exposure_shift, ridge_readout
 from recsys.nn.stopping import best_n_epochs
-from recsys.nn.towers import ITEM_NORM, FieldBags, Towers, bags_of
-from recsys.nn.training import Problem, Recipe, Trainer, batch_size_of, few_threads
+from recsys.nn.towers import ITEM_NORM, FieldBags, Towers, bags_of, sizes_of
+from recsys.nn.training import Problem, Recipe, Trainer, batch_size_of, few_threads, run_epochs
 from recsys.vectors import VectorRecommender
 
 __all__ = ["ContrastiveRecommender"]
@@ -56,7 +55,7 @@ class ContrastiveRecommender(VectorRecommender):
     n_factors : int, default=128
         Dimensions of the vectors.
     max_iter : int, default=30
-        Epochs: passes over all users (with context: over all users in each context).
+        Epochs: passes over all users (with context: over all users in each context); a third of them in `partial_fit`.
     learning_rate : float, default=0.003
         Of Adam.
     batch_size : int, default=None
@@ -89,7 +88,7 @@ class ContrastiveRecommender(VectorRecommender):
     item_vectors_ : ndarray of shape (n_items, n_factors + 1), float32
         Vectors of the catalogue; the last dimension is the bias.
     n_iter_ : int
-        Epochs trained.
+        Epochs of the last fit.
     loss_curve_ : list of float
         The mean loss of each epoch.
     readout_penalty_ : float
@@ -190,7 +189,7 @@ class ContrastiveRecommender(VectorRecommender):
         n_epochs = max(1, self.max_iter // 3) if warm else self.max_iter
         problem = Problem(data)
         with few_threads(batch_size_of(recipe, problem) * len(problem.hot) * self.n_factors):
-            towers = self._fit_towers(data, problem, recipe, n_epochs, warm, seed)
+            towers = self._train(data, problem, recipe, n_epochs, warm, seed)
         self.towers_ = towers
         left_out = self._read_out(data, seed)
         self._items_appended()
@@ -198,7 +197,7 @@ class ContrastiveRecommender(VectorRecommender):
             self.warm_shift_ = self._find_shift(data, left_out, seed)
             self._items_appended()
 
-    def _fit_towers(
+    def _train(
         self, data: TrainingData, problem: Problem, recipe: Recipe, n_epochs: int, warm: bool, seed: int
     ) -> Towers:
         if self.early_stopping and not warm:
@@ -214,45 +213,18 @@ class ContrastiveRecommender(VectorRecommender):
         towers = self._new_towers(data, seed)
         if warm:
             _start_from(towers, self.towers_, self.shrink, self.perturb)
-        self._train(towers, problem, recipe, n_epochs, seed)
+        trainer = Trainer(towers, problem, recipe, seed)
+        bar = type(self).__name__ if self.verbose else None
+        self.loss_curve_ = run_epochs(trainer, n_epochs, self.learning_rate, bar)
+        self.n_iter_ = len(self.loss_curve_)
+        trainer.swap_averages()
         return towers
 
     def _new_towers(self, data: TrainingData, seed: int) -> Towers:
-        context = None if data.context is None else data.context.features
-        sizes = {
-            "users": data.matrix.shape[0],
-            "items": data.matrix.shape[1],
-            "user_columns": data.user_features.n_columns,
-            "item_columns": data.item_features.n_columns,
-            "context_columns": 0 if context is None else context.n_columns,
-            "user_fields": len(data.user_features.fields),
-            "item_fields": len(data.item_features.fields),
-            "context_fields": 0 if context is None else len(context.fields),
-            "factors": self.n_factors,
-        }
-        towers = Towers(sizes, seed)
+        towers = Towers(sizes_of(data, self.n_factors), seed)
         counts = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1])
         towers.start_biases(torch.from_numpy(counts).float())
         return towers
-
-    def _train(self, towers: Towers, problem: Problem, recipe: Recipe, n_epochs: int, seed: int) -> None:
-        from tqdm import tqdm
-
-        trainer = Trainer(towers, problem, recipe, seed)
-        self.loss_curve_: list[float] = []
-        for _ in tqdm(range(n_epochs), desc=type(self).__name__, disable=not self.verbose):
-            loss = trainer.epoch()
-            if not np.isfinite(loss):
-                warnings.warn(
-                    f"Training diverged in epoch {len(self.loss_curve_) + 1}: the loss is {loss}. Averaged weights of "
-                    f"earlier epochs are kept; lower `learning_rate` (it is {self.learning_rate}).",
-                    ConvergenceWarning,
-                    stacklevel=6,
-                )
-                break
-            self.loss_curve_.append(loss)
-        self.n_iter_ = len(self.loss_curve_)
-        trainer.swap_averages()
 
     def _read_out(self, data: TrainingData, seed: int) -> Floats | None:
         """Learn what content says; the vectors of hot items so predicted, each without itself, or None."""
@@ -358,7 +330,7 @@ class ContrastiveRecommender(VectorRecommender):
         parts = np.einsum("nfd,nd->nf", weighed[rows], self.item_vectors_[items, :-1]) * scale[rows, None] / 2
         names = ["id", *(field.name for field in batch.features.fields)]
         names += [] if batch.context is None else [field.name for field in batch.context.fields]
-        return _told("user", [*names, "history"], weights[rows], parts)
+        return told_fields("user", [*names, "history"], weights[rows], parts)
 
     def _explain_items(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
         users, _, _ = self._tower_users(batch)
@@ -376,24 +348,10 @@ class ContrastiveRecommender(VectorRecommender):
             block = np.asarray(features.block(field) @ self.readout_[field.start : field.stop])
             parts[:, position] += (1 - share[:, 0]) * np.einsum("nd,nd->n", block, against)
             weights[:, position] += (1 - share[:, 0]) * features.present[:, position - 1]
-        told = _told("item", ["id", *(field.name for field in features.fields)], weights, parts)
+        told = told_fields("item", ["id", *(field.name for field in features.fields)], weights, parts)
         shift = self._shift(self.item_counts_[items])
         prior = (1 - share) * (against @ self.readout_intercept_ + shift)[:, None]
-        return pd.concat([told, _told("prior", ["average item"], 1 - share, prior)])
-
-
-def _told(source: str, names: list[str], weights: Floats, parts: Floats) -> pd.DataFrame:
-    """One row a pair and field that has weight."""
-    rows, fields = np.nonzero(weights > 0)
-    return pd.DataFrame(
-        {
-            "row": rows,
-            "source": source,
-            "field": np.array(names, dtype=object)[fields],
-            "weight": weights[rows, fields].astype(np.float32),
-            "contribution": parts[rows, fields].astype(np.float32),
-        }
-    )
+        return pd.concat([told, told_fields("prior", ["average item"], 1 - share, prior)])
 
 
 def _start_from(towers: Towers, old: Towers, shrink: float, perturb: float) -> None:

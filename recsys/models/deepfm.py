@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -10,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from torch.nn import functional
 
+from recsys._explanations import told_fields
 from recsys._state import HOT
 from recsys.base import BaseRecommender
 from recsys.exceptions import InvalidInputError
 from recsys.interactions import TrainingData, UserBatch
 from recsys.nn.deepfm import DeepFMNet
 from recsys.nn.pairs import DeepFMTrainer, PairRecipe, PairSampler
-from recsys.nn.towers import FieldBags, bags_of
-from recsys.nn.training import few_threads
+from recsys.nn.towers import FieldBags, bags_of, sizes_of
+from recsys.nn.training import few_threads, run_epochs
 
 __all__ = ["DeepFM"]
 
@@ -62,7 +61,7 @@ class DeepFM(BaseRecommender):
     hidden_units : tuple of int, default=(64, 64)
         Widths of the hidden layers, one or more.
     max_iter : int, default=6
-        Epochs: passes over all positives.
+        Epochs: passes over all positives; a third of them in `partial_fit`.
     learning_rate : float, default=0.003
         Of Adam.
     batch_size : int, default=None
@@ -88,7 +87,7 @@ class DeepFM(BaseRecommender):
     item_halves_ : ndarray of shape (n_items, hidden_units[0] + n_factors + 1), float32
         All that a score needs of an item: part of the first layer, sum of field vectors, part of the score.
     n_iter_ : int
-        Epochs trained.
+        Epochs of the last fit.
     loss_curve_ : list of float
         The mean loss of each epoch.
 
@@ -180,36 +179,12 @@ class DeepFM(BaseRecommender):
         self._items_appended()
 
     def _new_net(self, data: TrainingData, hidden: list[int], seed: int) -> DeepFMNet:
-        context = None if data.context is None else data.context.features
-        sizes = {
-            "users": data.matrix.shape[0],
-            "items": data.matrix.shape[1],
-            "user_columns": data.user_features.n_columns,
-            "item_columns": data.item_features.n_columns,
-            "context_columns": 0 if context is None else context.n_columns,
-            "user_fields": len(data.user_features.fields),
-            "item_fields": len(data.item_features.fields),
-            "context_fields": 0 if context is None else len(context.fields),
-            "factors": self.n_factors,
-        }
-        return DeepFMNet(sizes, hidden, seed)
+        return DeepFMNet(sizes_of(data, self.n_factors), hidden, seed)
 
     def _train(self, net: DeepFMNet, sampler: PairSampler, recipe: PairRecipe, n_epochs: int, seed: int) -> None:
-        from tqdm import tqdm
-
         trainer = DeepFMTrainer(net, sampler, recipe, seed)
-        self.loss_curve_: list[float] = []
-        for _ in tqdm(range(n_epochs), desc=type(self).__name__, disable=not self.verbose):
-            loss = trainer.epoch()
-            if not np.isfinite(loss):
-                warnings.warn(
-                    f"Training diverged in epoch {len(self.loss_curve_) + 1}: the loss is {loss}. Averaged weights of "
-                    f"earlier epochs are kept; lower `learning_rate` (it is {self.learning_rate}).",
-                    ConvergenceWarning,
-                    stacklevel=5,
-                )
-                break
-            self.loss_curve_.append(loss)
+        bar = type(self).__name__ if self.verbose else None
+        self.loss_curve_ = run_epochs(trainer, n_epochs, self.learning_rate, bar)
         self.n_iter_ = len(self.loss_curve_)
         trainer.swap_averages()
 
@@ -295,25 +270,11 @@ class DeepFM(BaseRecommender):
         split = len(names) - n_items
         return pd.concat(
             [
-                _told("user", names[:split], present[:, :split], parts[:, :split]),
-                _told("item", names[split:], present[:, split:], parts[:, split:]),
-                _told("prior", ["bias"], np.ones_like(bias, dtype=bool), bias),
+                told_fields("user", names[:split], present[:, :split], parts[:, :split]),
+                told_fields("item", names[split:], present[:, split:], parts[:, split:]),
+                told_fields("prior", ["bias"], np.ones_like(bias, dtype=bool), bias),
             ]
         )
-
-
-def _told(source: str, names: list[str], present: npt.NDArray[np.bool_], parts: Floats) -> pd.DataFrame:
-    """One row a pair and field that is there."""
-    rows, fields = np.nonzero(present)
-    return pd.DataFrame(
-        {
-            "row": rows,
-            "source": source,
-            "field": np.array(names, dtype=object)[fields],
-            "weight": np.float32(1),
-            "contribution": parts[rows, fields].astype(np.float32),
-        }
-    )
 
 
 def _read_hidden(hidden: Any) -> list[int]:

@@ -11,9 +11,8 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils._param_validation import Interval
 
-from recsys._sparse import Csr, pattern, to_csr
+from recsys._sparse import Csr, pattern, to_csr, unit_rows
 from recsys.base import BaseRecommender
-from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
 from recsys.topk import top_k
 
@@ -72,7 +71,7 @@ class ContentKNN(BaseRecommender):
         self.neighbors_ = sparse.vstack([widened, self._find_neighbors(np.arange(n_known, n_items))], format="csr")
 
     def _find_neighbors(self, items: Codes) -> Csr:
-        unit = _unit_rows(self.item_features_)
+        unit = unit_rows(self.item_features_.matrix).astype(np.float32)
         hot = np.flatnonzero(self.popularity_ > 0)
         pool = Csr(unit[hot].T)
         rows, columns, values = [], [], []
@@ -160,7 +159,7 @@ class DemographicKNN(BaseRecommender):
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
         self.hot_users_ = np.flatnonzero(np.diff(data.matrix.indptr))
-        self.attributes_ = Csr(_unit_rows(data.user_features)[self.hot_users_].T)
+        self.attributes_ = Csr(unit_rows(data.user_features.matrix).astype(np.float32)[self.hot_users_].T)
         self.neighbor_history_ = self._widened(pattern(data.matrix)[self.hot_users_])
 
     def _items_appended(self) -> None:
@@ -171,7 +170,7 @@ class DemographicKNN(BaseRecommender):
 
     def _shares(self, batch: UserBatch) -> Csr:
         """How much each hot user counts for each user asked for: rows sum to 1, or are empty."""
-        unit, found = _unit_rows(batch.features), []
+        unit, found = unit_rows(batch.features.matrix).astype(np.float32), []
         for start in range(0, len(batch), CHUNK):
             chunk = slice(start, start + CHUNK)
             similarity = (unit[chunk] @ self.attributes_).toarray()
@@ -212,9 +211,3 @@ class DemographicKNN(BaseRecommender):
         told = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
         told.insert(3, "weight", np.float32(1))
         return told.astype({"contribution": np.float32})
-
-
-def _unit_rows(features: EncodedFeatures) -> Csr:
-    """The encoded features, each row of length 1."""
-    norms = np.sqrt(np.asarray(features.matrix.multiply(features.matrix).sum(axis=1))).ravel()
-    return Csr(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ features.matrix).astype(np.float32)

@@ -51,11 +51,14 @@ class Trees:
 
     def __init__(self, text: str, slope: float) -> None:
         # LightGBM ends the process over a text that is cut short.
-        if not text.rstrip().endswith("pandas_categorical:null"):
-            raise ValueError("the text of the trees is cut short")
+        if not isinstance(text, str) or not text.rstrip().endswith("pandas_categorical:null"):
+            raise ValueError("the text of the trees is cut short; expected what LightGBM wrote")
         self.text = text
         self.slope = slope
-        self._booster = lightgbm.Booster(model_str=text)
+        try:
+            self._booster = lightgbm.Booster(model_str=text)
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(f"the text of the trees is none that LightGBM wrote: {error}") from error
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Trees:
         return Trees(self.text, self.slope)

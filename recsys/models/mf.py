@@ -41,10 +41,10 @@ class MatrixFactorization(VectorRecommender):
     .. math:: \sum_{ui} c_{ui} (p_{ui} - x_u^\top y_i)^2
         + \lambda \Big(\sum_u \|x_u - m_u\|^2 + \sum_i \|y_i - m_i\|^2\Big)
 
-    over all pairs, where :math:`p_{ui}` is 1 for positives and 0 elsewhere and :math:`c_{ui} = 1 + \alpha r_{ui}`
-    with the weight :math:`r_{ui}` of a positive (its `y`), 0 elsewhere [1]_. Users and items are solved for in turn,
-    by conjugate gradients [2]_ while they still move and exactly at the end, so that a user's vector is what folding
-    in the same history gives. A few-shot user costs one small linear system.
+    over all pairs of users and items that have positives, where :math:`p_{ui}` is 1 for positives and 0 elsewhere and
+    :math:`c_{ui} = 1 + \alpha r_{ui}` with the weight :math:`r_{ui}` of a positive (its `y`), 0 elsewhere [1]_. Users
+    and items are solved for in turn, by conjugate gradients [2]_ while they still move and exactly at the end, so that
+    a user's vector is what folding in the same history gives. A few-shot user costs one small linear system.
 
     Features are priors: vectors are drawn towards a linear function of the features of their owner,
     :math:`m_u = A^\top f_u + a` and :math:`m_i = B^\top g_i + b`, that is learned along with them [3]_. A warm user or
@@ -60,13 +60,15 @@ class MatrixFactorization(VectorRecommender):
     n_factors : int, default=64
     loss : {"als", "bpr"}, default="als"
     max_iter : int, default=15
-        Rounds; each solves for all users and all items, or passes over the positives twice.
+        Rounds; each solves for all users and all items, or passes over the positives twice. A third of them in
+        `partial_fit`.
     alpha : float, default=1.0
         How much more a positive of weight 1 counts than an unobserved pair; with "als".
     l2 : float, default=30.0
         The regularisation :math:`\lambda`; with "bpr" a tenth of it.
     feature_l2 : float, default=10.0
-        The penalty of the maps from features to vectors.
+        The penalty of the maps A and B, against one for each user or item: they minimise
+        :math:`\sum_u \|x_u - m_u\|^2 + \mu \|A\|^2`, and likewise for items.
     learning_rate : float, default=0.1
         Of "bpr".
     min_rating : float, default=None

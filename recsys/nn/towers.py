@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.features import EncodedFeatures
+from recsys.interactions import TrainingData
 from recsys.nn.fusion import GatedFusion
 from recsys.persistence import persistent
 
-__all__ = ["FieldBags", "Towers", "squash"]
+__all__ = ["FieldBags", "Towers", "sizes_of", "squash"]
 
 # Where gates start half open: ids at the tenth interaction, a history at the third, each counted from 0.
 ITEM_ID, USER_ID, HISTORY = 10.0, 10.0, 3.0
@@ -74,6 +75,32 @@ class FieldBags:
         values = self.values if kept is None else self.values * kept
         flat = functional.embedding_bag(self.columns, table, starts, mode="sum", per_sample_weights=values)
         return flat.view(self.n, self.n_fields, table.shape[1])
+
+
+def sizes_of(data: TrainingData, n_factors: int) -> dict[str, int]:
+    """What a network of fields has to hold: the ``sizes`` of `Towers`.
+
+    Parameters
+    ----------
+    data : TrainingData
+    n_factors : int
+
+    Returns
+    -------
+    dict of str to int
+    """
+    context = EncodedFeatures.empty(0) if data.context is None else data.context.features
+    return {
+        "users": data.matrix.shape[0],
+        "items": data.matrix.shape[1],
+        "user_columns": data.user_features.n_columns,
+        "item_columns": data.item_features.n_columns,
+        "context_columns": context.n_columns,
+        "user_fields": len(data.user_features.fields),
+        "item_fields": len(data.item_features.fields),
+        "context_fields": len(context.fields),
+        "factors": n_factors,
+    }
 
 
 def squash(vectors: Tensor, norm: float) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from recsys._sparse import Csr, distinct_rows, keep, pattern, positives, random_places, to_csr
@@ -18,7 +20,16 @@ from recsys.interactions import TrainingData
 from recsys.nn.losses import catalogue_softmax, content_contrast, sampled_softmax
 from recsys.nn.towers import FieldBags, Towers, bags_of
 
-__all__ = ["ATTRIBUTE_NORM", "Problem", "Recipe", "Trainer", "batch_size_of", "few_threads", "random_part"]
+__all__ = [
+    "ATTRIBUTE_NORM",
+    "Problem",
+    "Recipe",
+    "Trainer",
+    "batch_size_of",
+    "few_threads",
+    "random_part",
+    "run_epochs",
+]
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -178,6 +189,50 @@ def few_threads(multiplications: float) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class _Epochs(Protocol):
+    """A trainer as `run_epochs` sees it."""
+
+    def epoch(self) -> float:
+        """Pass once over the data; the mean loss, not finite if training has diverged."""
+
+
+def run_epochs(trainer: _Epochs, n_epochs: int, learning_rate: float, bar: str | None) -> list[float]:
+    """Train for some epochs, or until training diverges, which is told in a warning.
+
+    Parameters
+    ----------
+    trainer : object
+        With a method ``epoch()`` that returns the mean loss; where that is not finite, it has gone back to the weights
+        of an earlier epoch.
+    n_epochs : int
+    learning_rate : float
+        For the warning.
+    bar : str or None
+        The name of a progress bar. None: show none.
+
+    Returns
+    -------
+    list of float
+        The mean loss of each epoch that went well.
+    """
+    from tqdm import tqdm
+
+    losses: list[float] = []
+    for _ in tqdm(range(n_epochs), desc=bar, disable=bar is None):
+        loss = trainer.epoch()
+        if not np.isfinite(loss):
+            warnings.warn(
+                f"Training diverged in epoch {len(losses) + 1}: the loss is {loss}. The weights of an earlier epoch "
+                f"are kept; lower `learning_rate` (it is {learning_rate}).",
+                ConvergenceWarning,
+                # From here through `_train`, `_fit`, `_learn` and `fit` to the caller.
+                stacklevel=6,
+            )
+            break
+        losses.append(loss)
+    return losses
 
 
 class Trainer:

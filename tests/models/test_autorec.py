@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from recsys import EASE, FeatureTable, Popularity
 from recsys._sparse import Csr
 from recsys.base import BaseRecommender
-from recsys.datasets import make_movielens_like
-from recsys.evaluation import paired_bootstrap
-from recsys.evaluation.metrics import hit_matrix, ndcg
-from recsys.exceptions import ColdStartWarning, InvalidInputError
+from recsys.exceptions import InvalidInputError
 from recsys.models._als import als_half_step
 from recsys.models.autorec import AutoRec, _solve
+from tests.models.worlds import assert_better, movielens_like, ndcg_at_10
 
 N = 40
 KINDS: dict[str, dict[str, Any]] = {
@@ -277,16 +274,6 @@ def test_divergence_is_told_and_leaves_finite_predictions() -> None:
 
 
 @cache
-def movielens_like() -> tuple[Any, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Features; interactions to train on; those of held-out users; those of held-out items with trained users."""
-    ml = make_movielens_like(900, 200, 30_000, random_state=0)
-    X, rng = ml.interactions[["user_id", "item_id"]], np.random.default_rng(0)
-    new_user = X["user_id"].isin(rng.permutation(ml.users["user_id"])[:300])
-    new_item = X["item_id"].isin(rng.permutation(ml.items["item_id"])[:60])
-    return ml, X[~new_user & ~new_item], X[new_user & ~new_item], X[~new_user & new_item]
-
-
-@cache
 def trained(kind: str) -> BaseRecommender:
     ml, train, _, _ = movielens_like()
     models = {"EASE": EASE(), "Popularity": Popularity(), "user": AutoRec(random_state=0)}
@@ -294,22 +281,6 @@ def trained(kind: str) -> BaseRecommender:
     told = {"user_features": FeatureTable(ml.users), "item_features": FeatureTable(ml.items)}
     fitted: BaseRecommender = model.fit(train, **told)
     return fitted
-
-
-def ndcg_at_10(model: BaseRecommender, wanted: pd.DataFrame, **told: Any) -> Any:
-    users, codes = np.unique(wanted["user_id"], return_inverse=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ColdStartWarning)
-        found = model.recommend(users, k=10, **told)
-    lists = np.full((len(users), 10), -1)
-    lists[np.searchsorted(users, found["user_id"]), found["rank"] - 1] = model.items_.encode(found["item_id"])
-    truth = np.zeros((len(users), len(model.items_)), dtype=np.float32)
-    truth[codes, model.items_.encode(wanted["item_id"])] = 1
-    return ndcg(hit_matrix(lists, Csr(truth)), truth.sum(1).astype(np.int64), 10)
-
-
-def assert_better(better: Any, worse: Any) -> None:
-    assert paired_bootstrap(better, worse, random_state=0).low > 0
 
 
 def test_beats_popularity_for_warm_users() -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
 from recsys._sparse import Csr
-from recsys.models._bpr import _are_stored, bpr_epoch, pool_histories
+from recsys.models._bpr import bpr_epoch, pool_histories
 
 
 def start(n: int, d: int, seed: int) -> tuple[Any, Any]:
@@ -64,14 +62,6 @@ def test_epochs_lower_the_loss_and_rank_the_groups_apart() -> None:
     scores = users[0] @ items[0].T
     same = user % 2 == item % 2
     assert scores[same].mean() > scores[~same].mean() + 2
-
-
-@given(st.integers(0, 100))
-def test_stored_places_are_found(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    dense = (rng.random((5, 6)) < rng.random()).astype(np.float32)
-    rows, columns = rng.integers(0, 5, 20), rng.integers(0, 6, 20)
-    np.testing.assert_array_equal(_are_stored(Csr(dense), rows, columns), dense[rows, columns] > 0)
 
 
 def test_pooled_histories() -> None:

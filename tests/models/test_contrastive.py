@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from recsys import ContentKNN, ContrastiveRecommender, FeatureTable, Popularity, load
 from recsys.base import BaseRecommender
 from recsys.datasets import make_movielens_like
-from recsys.evaluation.metrics import hit_matrix, ndcg
-from recsys.evaluation.statistics import paired_bootstrap
-from recsys.exceptions import ColdStartWarning, InvalidInputError
+from recsys.exceptions import InvalidInputError
+from tests.models.worlds import assert_better, movielens_like, ndcg_at_10, sums_to_predictions, two_groups
 
 N = 32
 
@@ -26,35 +24,9 @@ def make(**params: Any) -> ContrastiveRecommender:
     )
 
 
-def world(*, context: bool = False, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Two groups of users who like the items of theirs; every eighth user and item is warm."""
-    rng = np.random.default_rng(seed)
-    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(N), np.arange(N), indexing="ij"))
-    kept = (user % 2 == item % 2) & (user % 8 != 7) & (item % 8 != 7) & (rng.random(len(user)) < 0.6)
-    X = pd.DataFrame({"user_id": user[kept], "item_id": [f"i{i}" for i in item[kept]]})
-    if context:
-        X["daytime"] = np.where(item[kept] % 4 < 2, "morning", "evening")
-    club = np.where(np.arange(N) % 2 == 0, "chess", "tennis")
-    users = pd.DataFrame({"club": club, "age": rng.uniform(20, 60, N)}, index=pd.RangeIndex(N, name="user_id"))
-    genres = [["board", "calm"] if i % 2 == 0 else ["ball"] for i in range(N)]
-    items = pd.DataFrame({"genres": genres}, index=pd.Index([f"i{i}" for i in range(N)], name="item_id"))
-    return X, users, items
-
-
 def fitted(*, context: bool = False, **params: Any) -> ContrastiveRecommender:
-    X, users, items = world(context=context)
+    X, users, items = two_groups(N, context=context)
     return make(**params).fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
-
-
-def sums_to_predictions(model: ContrastiveRecommender, X: pd.DataFrame, **told: Any) -> pd.DataFrame:
-    explained = model.explain(X, **told)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ColdStartWarning)
-        scores = model.predict(X, **told)
-    sums = explained.groupby("row")["contribution"].sum()
-    assert sums.index.tolist() == list(range(len(X)))
-    np.testing.assert_allclose(sums, scores, rtol=1e-4, atol=1e-4)
-    return explained
 
 
 @pytest.mark.parametrize("context", [False, True])
@@ -84,8 +56,8 @@ def test_explanation_of_unknown_items_and_without_features() -> None:
     told = pd.DataFrame({"genres": [["calm"]]}, index=pd.Index(["unheard"], name="item_id"))
     X = pd.DataFrame({"user_id": [0, 1], "item_id": ["unheard", "unheard of"]})
     sums_to_predictions(model, X, item_features=told)
-    bare = make(max_iter=3).fit(world()[0])
-    explained = sums_to_predictions(bare, world()[0][:20])
+    bare = make(max_iter=3).fit(two_groups(N)[0])
+    explained = sums_to_predictions(bare, two_groups(N)[0][:20])
     assert set(explained["field"]) == {"id", "history", "average item"}
 
 
@@ -108,16 +80,6 @@ def test_warm_items_and_users_of_the_right_group_come_first() -> None:
 
 
 @cache
-def movielens_like() -> tuple[Any, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Features; interactions to train on; those of held-out users; those of held-out items with trained users."""
-    ml = make_movielens_like(900, 200, 30_000, random_state=0)
-    X, rng = ml.interactions[["user_id", "item_id"]], np.random.default_rng(0)
-    new_user = X["user_id"].isin(rng.permutation(ml.users["user_id"])[:300])
-    new_item = X["item_id"].isin(rng.permutation(ml.items["item_id"])[:60])
-    return ml, X[~new_user & ~new_item], X[new_user & ~new_item], X[~new_user & new_item]
-
-
-@cache
 def trained(kind: type[BaseRecommender]) -> BaseRecommender:
     ml, train, _, _ = movielens_like()
     model = make(n_factors=32, max_iter=15, learning_rate=0.005) if kind is ContrastiveRecommender else kind()
@@ -125,24 +87,6 @@ def trained(kind: type[BaseRecommender]) -> BaseRecommender:
         train, user_features=FeatureTable(ml.users), item_features=FeatureTable(ml.items)
     )
     return fitted
-
-
-def ndcg_at_10(model: BaseRecommender, wanted: pd.DataFrame, **told: Any) -> Any:
-    users, codes = np.unique(wanted["user_id"], return_inverse=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ColdStartWarning)
-        found = model.recommend(users, k=10, **told)
-    lists = np.full((len(users), 10), -1)
-    lists[np.searchsorted(users, found["user_id"]), found["rank"] - 1] = model.items_.encode(found["item_id"])
-    truth = np.zeros((len(users), len(model.items_)), dtype=np.float32)
-    truth[codes, model.items_.encode(wanted["item_id"])] = 1
-    from recsys._sparse import Csr
-
-    return ndcg(hit_matrix(lists, Csr(truth)), truth.sum(1).astype(np.int64), 10)
-
-
-def assert_better(better: Any, worse: Any) -> None:
-    assert paired_bootstrap(better, worse, random_state=0).low > 0
 
 
 def test_beats_popularity_for_warm_users() -> None:
@@ -169,7 +113,7 @@ def test_beats_content_neighbours_for_warm_items() -> None:
 
 def test_context_decides_the_item() -> None:
     model = fitted(context=True)
-    X = world()[0]
+    X = two_groups(N)[0]
     hot = X["item_id"].unique()
     for user in (0, 1):
         asked = pd.DataFrame({"daytime": ["morning", "evening"]})
@@ -183,7 +127,7 @@ def test_context_decides_the_item() -> None:
 
 
 def test_partial_fit_grows_and_keeps_what_was_learned() -> None:
-    X, users, items = world()
+    X, users, items = two_groups(N)
     told: dict[str, Any] = {"user_features": FeatureTable(users), "item_features": FeatureTable(items)}
     held = np.random.default_rng(1).random(len(X)) < 0.2
     model = make(max_iter=30).fit(X[~held], **told)
@@ -295,7 +239,7 @@ def test_saved_and_loaded_it_answers_the_same(context: bool, tmp_path: Path) -> 
     pd.testing.assert_frame_equal(
         loaded.recommend(users, interactions=clicks), model.recommend(users, interactions=clicks)
     )
-    X = world(context=context)[0]
+    X = two_groups(N, context=context)[0]
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     # It can go on learning, just as the original.
     np.testing.assert_array_equal(loaded.partial_fit(X[:50]).predict(X), model.partial_fit(X[:50]).predict(X))
@@ -329,5 +273,5 @@ def test_the_bias_of_warm_items_alone_is_raised() -> None:
     asked = pd.DataFrame({"user_id": [0, 1], "item_id": ["new", "i7"]})
     sums_to_predictions(model, asked)
     assert shift == fitted().warm_shift_
-    X, users, _ = world()
+    X, users, _ = two_groups(N)
     assert make().fit(X, user_features=FeatureTable(users)).warm_shift_ == 0

@@ -12,14 +12,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from recsys import ContentKNN, FeatureTable, Popularity
-from recsys._sparse import Csr
 from recsys.base import BaseRecommender
 from recsys.datasets import make_movielens_like
-from recsys.evaluation.metrics import hit_matrix, ndcg
-from recsys.evaluation.statistics import paired_bootstrap
 from recsys.exceptions import ColdStartWarning, InvalidInputError
 from recsys.models import deepfm
 from recsys.models.deepfm import DeepFM
+from tests.models.worlds import assert_better, movielens_like, ndcg_at_10, sums_to_predictions, two_groups
 
 N = 32
 
@@ -35,40 +33,14 @@ def make(**params: Any) -> DeepFM:
     return DeepFM(**(settings | {"random_state": 0} | params))
 
 
-def world(*, context: bool = False, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Two groups of users who like the items of theirs; every eighth user and item is warm."""
-    rng = np.random.default_rng(seed)
-    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(N), np.arange(N), indexing="ij"))
-    kept = (user % 2 == item % 2) & (user % 8 != 7) & (item % 8 != 7) & (rng.random(len(user)) < 0.6)
-    X = pd.DataFrame({"user_id": user[kept], "item_id": [f"i{i}" for i in item[kept]]})
-    if context:
-        X["daytime"] = np.where(item[kept] % 4 < 2, "morning", "evening")
-    club = np.where(np.arange(N) % 2 == 0, "chess", "tennis")
-    users = pd.DataFrame({"club": club, "age": rng.uniform(20, 60, N)}, index=pd.RangeIndex(N, name="user_id"))
-    genres = [["board", "calm"] if i % 2 == 0 else ["ball"] for i in range(N)]
-    items = pd.DataFrame({"genres": genres}, index=pd.Index([f"i{i}" for i in range(N)], name="item_id"))
-    return X, users, items
-
-
 def fitted(*, context: bool = False, **params: Any) -> DeepFM:
-    X, users, items = world(context=context)
+    X, users, items = two_groups(N, context=context)
     return make(**params).fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
-
-
-def sums_to_predictions(model: DeepFM, X: pd.DataFrame, **told: Any) -> pd.DataFrame:
-    explained = model.explain(X, **told)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ColdStartWarning)
-        scores = model.predict(X, **told)
-    sums = explained.groupby("row")["contribution"].sum()
-    assert sums.index.tolist() == list(range(len(X)))
-    np.testing.assert_allclose(sums, scores, rtol=1e-4, atol=1e-4)
-    return explained
 
 
 def test_predictions_are_the_formula_of_the_paper() -> None:
     model = fitted()
-    X, users, items = world()
+    X, users, items = two_groups(N)
     weights = {name: value.detach().numpy().astype(float) for name, value in model.net_.named_parameters()}
     liked = X.loc[X["user_id"] == 0, "item_id"]
 
@@ -123,14 +95,14 @@ def test_explanations_sum_to_predictions(context: bool, hidden_units: Any) -> No
 
 def test_a_known_user_with_new_interactions_is_answered_without_the_id() -> None:
     model = fitted()
-    X = world()[0]
+    X = two_groups(N)[0]
     clicks = pd.DataFrame({"user_id": [0], "item_id": ["i3"]})
     told = sums_to_predictions(model, X[:1], interactions=clicks)
     assert "id" not in set(told.loc[told["source"] == "user", "field"])
     # Like someone unknown of the same history and attributes.
     mine = X.loc[X["user_id"] == 0, "item_id"].tolist()
     same = pd.DataFrame({"user_id": 900, "item_id": [*mine, "i3"]})
-    users = world()[1].iloc[[0]].set_axis(pd.Index([900], name="user_id"))
+    users = two_groups(N)[1].iloc[[0]].set_axis(pd.Index([900], name="user_id"))
     first = model.recommend([0], k=N, interactions=clicks)
     second = model.recommend([900], k=N, interactions=same, user_features=users)
     assert first["item_id"].tolist() == second["item_id"].tolist()
@@ -156,16 +128,6 @@ def test_warm_items_and_users_of_the_right_group_come_first() -> None:
 
 
 @cache
-def movielens_like() -> tuple[Any, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Features; interactions to train on; those of held-out users; those of held-out items with trained users."""
-    ml = make_movielens_like(900, 200, 30_000, random_state=0)
-    X, rng = ml.interactions[["user_id", "item_id"]], np.random.default_rng(0)
-    new_user = X["user_id"].isin(rng.permutation(ml.users["user_id"])[:300])
-    new_item = X["item_id"].isin(rng.permutation(ml.items["item_id"])[:60])
-    return ml, X[~new_user & ~new_item], X[new_user & ~new_item], X[~new_user & new_item]
-
-
-@cache
 def trained(kind: type[BaseRecommender]) -> BaseRecommender:
     ml, train, _, _ = movielens_like()
     model = DeepFM(n_factors=32, hidden_units=(32, 32), random_state=0) if kind is DeepFM else kind()
@@ -173,22 +135,6 @@ def trained(kind: type[BaseRecommender]) -> BaseRecommender:
         train, user_features=FeatureTable(ml.users), item_features=FeatureTable(ml.items)
     )
     return fitted
-
-
-def ndcg_at_10(model: BaseRecommender, wanted: pd.DataFrame, **told: Any) -> Any:
-    users, codes = np.unique(wanted["user_id"], return_inverse=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ColdStartWarning)
-        found = model.recommend(users, k=10, **told)
-    lists = np.full((len(users), 10), -1)
-    lists[np.searchsorted(users, found["user_id"]), found["rank"] - 1] = model.items_.encode(found["item_id"])
-    truth = np.zeros((len(users), len(model.items_)), dtype=np.float32)
-    truth[codes, model.items_.encode(wanted["item_id"])] = 1
-    return ndcg(hit_matrix(lists, Csr(truth)), truth.sum(1).astype(np.int64), 10)
-
-
-def assert_better(better: Any, worse: Any) -> None:
-    assert paired_bootstrap(better, worse, random_state=0).low > 0
 
 
 def test_beats_popularity_for_warm_users() -> None:
@@ -214,7 +160,7 @@ def test_beats_content_neighbours_for_warm_items() -> None:
 
 def test_context_decides_the_item() -> None:
     model = fitted(context=True, max_iter=30)
-    hot = world()[0]["item_id"].unique()
+    hot = two_groups(N)[0]["item_id"].unique()
     for user in (0, 1):
         asked = pd.DataFrame({"daytime": ["morning", "evening"]})
         found = model.recommend([user, user], k=3, context=asked, candidates=hot, exclude_seen=False)
@@ -225,7 +171,7 @@ def test_context_decides_the_item() -> None:
 
 
 def test_partial_fit_grows_and_keeps_what_was_learned() -> None:
-    X, users, items = world()
+    X, users, items = two_groups(N)
     told: dict[str, Any] = {"user_features": FeatureTable(users), "item_features": FeatureTable(items)}
     held = np.random.default_rng(1).random(len(X)) < 0.2
     model = make(max_iter=30).fit(X[~held], **told)
@@ -372,6 +318,6 @@ def test_similar_items_are_those_of_the_group() -> None:
 
 @pytest.mark.parametrize("changed", [{"n_factors": 4}, {"hidden_units": (8, 8, 8)}])
 def test_partial_fit_after_another_shape_starts_afresh(changed: dict[str, Any]) -> None:
-    X, *_ = world()
+    X, *_ = two_groups(N)
     model = make(max_iter=3).fit(X).set_params(**changed).partial_fit(X.head(5))
     np.testing.assert_allclose(model.predict(X), make(max_iter=1, **changed).fit(X).predict(X), rtol=1e-4, atol=1e-5)
