@@ -4,8 +4,9 @@
 
 A trial fits a model on a part of the train rows of a scenario (of seed 0) and is judged by the NDCG@10 of another part,
 which the scenario's own splitter has cut out: held-out last rows, new users, new items. The test rows are never seen.
-The first trial is the defaults, the others are drawn by a seeded tree-structured Parzen estimator. Chosen parameters
-and the log of all trials go to ``benchmarks/tuned/DATASET.json``, which ``make benchmark`` uses.
+The first trial is the defaults, the others are a seeded quasi-random (Sobol) sequence: every scenario of a model sees
+the same candidates, so that one can also be judged over all of them, as new defaults are. Chosen parameters and the log
+of all trials go to ``benchmarks/tuned/DATASET.json``, which ``make benchmark`` uses.
 """
 
 from __future__ import annotations
@@ -14,95 +15,57 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from benchmarks.run import TUNED, environment, models, splitters
 from recsys import BaseRecommender
 from recsys.datasets import fetch_movielens
 from recsys.evaluation import Evaluator
 
-Parameters = dict[str, Any]
-
-
-def _mf(trial: optuna.Trial) -> Parameters:
-    return {
-        "n_factors": trial.suggest_categorical("n_factors", [32, 64, 96, 128]),
-        "alpha": trial.suggest_float("alpha", 0.5, 10, log=True),
-        "l2": trial.suggest_float("l2", 5, 100, log=True),
-        "feature_l2": trial.suggest_float("feature_l2", 3, 100, log=True),
-    }
-
-
-def _ease(trial: optuna.Trial) -> Parameters:
-    return {"l2": trial.suggest_float("l2", 50, 3000, log=True)}
-
-
-def _content_ease(trial: optuna.Trial) -> Parameters:
-    return {
-        "l2": trial.suggest_float("l2", 50, 3000, log=True),
-        "attribute_l2": trial.suggest_float("attribute_l2", 30, 3000, log=True),
-    }
-
-
-def _content_knn(trial: optuna.Trial) -> Parameters:
-    return {"n_neighbors": trial.suggest_int("n_neighbors", 5, 500, log=True)}
-
-
-def _demographic_knn(trial: optuna.Trial) -> Parameters:
-    return {"n_neighbors": trial.suggest_int("n_neighbors", 20, 2000, log=True)}
-
-
-def _autorec(trial: optuna.Trial) -> Parameters:
-    return {
-        "n_factors": trial.suggest_categorical("n_factors", [64, 128, 256]),
-        "max_iter": trial.suggest_int("max_iter", 10, 60, log=True),
-        "l2": trial.suggest_float("l2", 0.5, 20, log=True),
-        "unobserved_weight": trial.suggest_float("unobserved_weight", 0.05, 1, log=True),
-    }
-
-
-def _deepfm(trial: optuna.Trial) -> Parameters:
-    return {
-        "max_iter": trial.suggest_int("max_iter", 3, 12, log=True),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
-        "n_negatives": trial.suggest_int("n_negatives", 2, 16, log=True),
-    }
-
-
-def _lightgbm(trial: optuna.Trial) -> Parameters:
-    return {
-        "n_estimators": trial.suggest_int("n_estimators", 30, 200, log=True),
-        "num_leaves": trial.suggest_int("num_leaves", 7, 63, log=True),
-        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
-        "n_negatives": trial.suggest_int("n_negatives", 4, 40, log=True),
-    }
-
-
-def _contrastive(trial: optuna.Trial) -> Parameters:
-    return {
-        "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
-        "max_iter": trial.suggest_int("max_iter", 10, 60, log=True),
-        "id_dropout": trial.suggest_float("id_dropout", 0.2, 0.8),
-        "contrast_weight": trial.suggest_float("contrast_weight", 0.1, 2, log=True),
-    }
-
-
-SPACES: dict[str, Callable[[optuna.Trial], Parameters]] = {
-    "ContentKNN": _content_knn,
-    "DemographicKNN": _demographic_knn,
-    "MatrixFactorization": _mf,
-    "AutoRec": _autorec,
-    "DeepFM": _deepfm,
-    "LightGBMRecommender": _lightgbm,
-    "EASE": _ease,
-    "ContentEASE": _content_ease,
-    "ContrastiveRecommender": _contrastive,
+SPACES: dict[str, dict[str, BaseDistribution]] = {
+    "ContentKNN": {"n_neighbors": IntDistribution(5, 500, log=True)},
+    "DemographicKNN": {"n_neighbors": IntDistribution(20, 2000, log=True)},
+    "MatrixFactorization": {
+        "n_factors": IntDistribution(48, 160, step=16),
+        "alpha": FloatDistribution(0.4, 8, log=True),
+        "l2": FloatDistribution(5, 80, log=True),
+        "feature_l2": FloatDistribution(3, 50, log=True),
+    },
+    "AutoRec": {
+        "n_factors": IntDistribution(64, 256, step=64),
+        "max_iter": IntDistribution(12, 40, log=True),
+        "l2": FloatDistribution(0.5, 10, log=True),
+        "unobserved_weight": FloatDistribution(0.1, 1, log=True),
+    },
+    "DeepFM": {
+        "max_iter": IntDistribution(4, 8),
+        "learning_rate": FloatDistribution(1.5e-3, 6e-3, log=True),
+        "dropout": FloatDistribution(0, 0.4),
+        "n_negatives": IntDistribution(2, 8, log=True),
+    },
+    "LightGBMRecommender": {
+        "n_estimators": IntDistribution(40, 200, log=True),
+        "num_leaves": IntDistribution(7, 63, log=True),
+        "learning_rate": FloatDistribution(0.02, 0.1, log=True),
+        "n_negatives": IntDistribution(5, 25, log=True),
+    },
+    "EASE": {"l2": FloatDistribution(50, 3000, log=True)},
+    "ContentEASE": {
+        "l2": FloatDistribution(50, 2000, log=True),
+        "attribute_l2": FloatDistribution(50, 2000, log=True),
+    },
+    "ContrastiveRecommender": {
+        "learning_rate": FloatDistribution(1.5e-3, 8e-3, log=True),
+        "max_iter": IntDistribution(15, 40, log=True),
+        "id_dropout": FloatDistribution(0.2, 0.8),
+        "contrast_weight": FloatDistribution(0.1, 2, log=True),
+    },
 }
 
 
@@ -153,22 +116,73 @@ def tune(name: str, splitter: Any, data: Any, n_trials: int, seed: int) -> dict[
     dict
         ``params``, ``value``, ``default_value`` and ``trials``, the log.
     """
-    default = models()[name]
-
-    def objective(trial: optuna.Trial) -> float:
-        # The first trial is the defaults, which need not lie in the space.
-        params = {} if trial.number == 0 else SPACES[name](trial)
+    sampler = optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    defaults = models()[name].get_params()
+    log: list[dict[str, Any]] = []
+    for number in range(n_trials):
+        trial = study.ask(SPACES[name]) if number else None
+        # The first trial is the defaults, by their values: these may change one day.
+        params = trial.params if trial else {key: defaults[key] for key in SPACES[name]}
         model = models()[name].set_params(**params)
-        if "random_state" in default.get_params():
+        if "random_state" in defaults:
             model.set_params(random_state=seed)
-        trial.set_user_attr("params", params)
-        return validation_value(model, splitter, data)
-
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    study.optimize(objective, n_trials=n_trials)
-    log = [{"params": trial.user_attrs["params"], "value": round(trial.value or 0.0, 6)} for trial in study.trials]
+        value = validation_value(model, splitter, data)
+        if trial:
+            study.tell(trial, value)
+        log.append({"params": params, "value": round(value, 6)})
     best = max(log, key=lambda entry: entry["value"])
     return {"params": best["params"], "value": best["value"], "default_value": log[0]["value"], "trials": log}
+
+
+def best_of_all(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The candidate that does best over the scenarios that saw it: by the mean of its value over that of the defaults.
+
+    Parameters
+    ----------
+    found : dict of str to dict
+        What `tune` returned for the scenarios of one model.
+
+    Returns
+    -------
+    dict
+        ``params``, and ``ratio``, that mean.
+
+    Examples
+    --------
+    >>> log = [{"params": {"l2": 9.0}, "value": 0.2}, {"params": {"l2": 1.0}, "value": 0.3}]
+    >>> best_of_all({"random": {"trials": log}})
+    {'params': {'l2': 1.0}, 'ratio': 1.5}
+    """
+    logs = [scenario["trials"] for scenario in found.values()]
+    common = [
+        trial["params"] for trial in logs[0] if all(trial["params"] in [t["params"] for t in log] for log in logs)
+    ]
+    values = np.array([[trial["value"] for trial in log if trial["params"] in common] for log in logs])
+    ratios = (values / values[:, :1]).mean(0)
+    best = int(ratios.argmax())
+    return {"params": common[best], "ratio": round(float(ratios[best]), 4)}
+
+
+def record(target: Path, dataset: str, name: str, scenario: str, found: dict[str, Any]) -> None:
+    """Keep what was found at once, beside what the file has by now: a long search may be broken off, or run in parts.
+
+    Parameters
+    ----------
+    target : Path
+    dataset : str
+    name : str
+        Of the model.
+    scenario : str
+    found : dict
+    """
+    known = json.loads(target.read_text()) if target.exists() else {"models": {}, "best_of_all": {}}
+    known.update(dataset=dataset, environment=environment())
+    scenarios = known["models"].setdefault(name, {})
+    scenarios[scenario] = found
+    known["best_of_all"][name] = best_of_all(scenarios)
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -186,24 +200,18 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     data = fetch_movielens(options.dataset)
     target = TUNED / f"{data.name}.json"
-    known = json.loads(target.read_text()) if target.exists() else {"models": {}}
-    known.update(dataset=data.name, environment=environment())
     for scenario in options.scenarios:
         splitter = splitters()[scenario]
         inner = without_test(splitter, data)
         for name in options.models:
             started = time.perf_counter()
             found = tune(name, splitter, inner, options.trials, options.seed)
-            found = {"n_trials": options.trials, "seed": options.seed, **found}
-            known["models"].setdefault(name, {})[scenario] = found
+            record(target, data.name, name, scenario, {"n_trials": options.trials, "seed": options.seed, **found})
             print(
                 f"{scenario}, {name}: {found['value']:.4f} (defaults {found['default_value']:.4f}) with "
                 f"{found['params'] or 'the defaults'}, {time.perf_counter() - started:.0f} s",
                 flush=True,
             )
-            # What is found is kept, so that a long search may be broken off.
-            TUNED.mkdir(exist_ok=True)
-            target.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -151,12 +151,35 @@ def attribute_ridge(matrix: Csr, attributes: Csr, weights: Floats, l2: float) ->
     """
     weighed = Csr(sparse.diags_array(weights.astype(np.float64)) @ attributes)
     cross = (weighed.T @ matrix).toarray()
-    gram = (weighed.T @ attributes).toarray().astype(np.float64)
-    penalties = np.full(len(gram), l2)
+    gram = Csr(weighed.T @ attributes)
+    penalties = np.full(gram.shape[0], l2)
     penalties[-1] = 1e-6 * max(gram[-1, -1], 1.0)
-    gram[np.diag_indices_from(gram)] += penalties
-    coefficients = linalg.solve(gram, cross, assume_a="pos")
+    # Attributes that never meet, as most codes of a large category, have a diagonal block: it is eliminated first.
+    alone = _apart(attributes)
+    rest = np.flatnonzero(~alone)
+    diagonal = gram.diagonal()[alone] + l2
+    between = gram[alone][:, rest]
+    lifted = Csr(sparse.diags_array(1 / diagonal) @ between)
+    schur = (gram[rest][:, rest] - between.T @ lifted).toarray().astype(np.float64)
+    schur[np.diag_indices_from(schur)] += penalties[rest]
+    coefficients = np.empty(cross.shape)
+    coefficients[rest] = linalg.solve(schur, cross[rest] - lifted.T @ cross[alone], assume_a="pos")
+    coefficients[alone] = cross[alone] / diagonal[:, None] - lifted @ coefficients[rest]
     return coefficients.astype(np.float32), cross.astype(np.float32)
+
+
+def _apart(attributes: Csr) -> npt.NDArray[np.bool_]:
+    """Columns of which no row has two, and not the last one: those that are the rarest in each of their rows."""
+    counts = np.bincount(attributes.indices, minlength=attributes.shape[1])
+    rank = np.empty(len(counts), dtype=np.int64)
+    rank[np.lexsort((np.arange(len(counts)), counts))] = np.arange(len(counts))
+    rows = np.repeat(np.arange(attributes.shape[0]), np.diff(attributes.indptr))
+    rarest = np.full(attributes.shape[0], len(counts))
+    np.minimum.at(rarest, rows, rank[attributes.indices])
+    apart = np.ones(len(counts), dtype=bool)
+    apart[attributes.indices[rank[attributes.indices] != rarest[rows]]] = False
+    apart[-1] = False
+    return apart
 
 
 def leading_basis(apply: Any, n: int, rank: int, rng: np.random.RandomState) -> tuple[Floats, Floats]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys._sparse import Csr, pattern, unit_rows, with_constant
+from recsys._sparse import Csr, pattern, take_rows, unit_rows, with_constant
 from recsys.features import EncodedFeatures
 from recsys.interactions import ContextRows, TrainingData
 from recsys.models._als import als_factors, pad_rows
@@ -39,8 +39,8 @@ START = 1
 GRID = 2.0**-18
 # Sets of at most so many members get a column a member; items and histories are compared in at most so many fields.
 MAX_MEMBERS, MAX_SIMILARITIES = 24, 6
-# Systems of linear equations, and values of a table, that are in memory at a time.
-SYSTEMS, TABLE_VALUES = 256, 2**20
+# Systems of linear equations, values of a table, and vectors of pairs, that are in memory at a time.
+SYSTEMS, TABLE_VALUES, PAIRS = 256, 2**20, 2**12
 
 
 class Queries(NamedTuple):
@@ -201,8 +201,10 @@ class PairFeatures:
             rows = slice(start, min(start + size, n_queries))
             some = queries.take(rows)
             values = buffer[: rows.stop - rows.start]
-            for position, scores in enumerate(self._scores(some)):
-                values[:, :, position] = scores
+            for position, (users, items, shift) in enumerate(self._products(some)):
+                # A product of sparse rows is quicker than one of columns.
+                products = (items @ users.T).T if sparse.issparse(items) else users @ items.T
+                values[:, :, position] = _rounded(products + shift[:, None])
             values[:, :, position + 1 : first] = self._query_columns(some)[:, None]
             yield rows, values
 
@@ -220,41 +222,49 @@ class PairFeatures:
         ndarray of shape (n_pairs, n_features), float32
         """
         values = np.empty((len(rows), len(self.columns)), dtype=np.float32)
-        n_queries, n_items = queries.history.shape
-        size = max(1, TABLE_VALUES // (2 * n_items))
+        n_queries = queries.history.shape[0]
+        widest = max([self.arrays["own"].shape[1], *(block.shape[1] for block in self.blocks)])
+        size = max(1, TABLE_VALUES // widest)
         first = values.shape[1] - (of_items := self._item_columns()).shape[1]
         values[:, first:] = of_items[items]
         for start in range(0, n_queries, size):
             some = queries.take(slice(start, start + size))
             at = slice(*np.searchsorted(rows, [start, start + size]))
             local = rows[at] - start
-            for position, scores in enumerate(self._scores(some)):
-                values[at, position] = scores[local, items[at]]
+            for position, (users, vectors, shift) in enumerate(self._products(some)):
+                values[at, position] = _rounded(_inner_products(users, vectors, local, items[at]) + shift[local])
             values[at, position + 1 : first] = self._query_columns(some)[local]
         return values
 
-    def _scores(self, queries: Queries) -> Iterator[Floats]:
-        """What depends on user and item at once, one feature after the other, each (n, n_items)."""
+    def _products(self, queries: Queries) -> Iterator[tuple[Doubles, Any, Doubles]]:
+        """What depends on user and item at once, one feature after the other: vectors whose inner products it is.
+
+        Yields
+        ------
+        users : ndarray of shape (n, d)
+        items : ndarray or scipy.sparse.csr_matrix of shape (n_items, d)
+        shift : ndarray of shape (n,)
+            To be added for all items of a user.
+        """
         learned = self.arrays
         history, attributes = pattern(queries.history), with_constant(queries.features.matrix)
+        lengths = np.diff(history.indptr)
+        nothing = np.zeros(len(lengths))
         expected = attributes @ learned["attributes"][0]
         users = expected + self._heard(history, attributes)
         items = learned["factors"] @ learned["projection"]
-        scores = users @ items.T
-        yield _rounded(scores)
-        yield _rounded(_standardised(scores, learned["counts"] > 0))
-        yield _rounded(users @ (learned["content"] @ learned["projection"]).T)
-        yield _rounded(expected @ items.T)
-        yield _rounded(fold_in(history, learned["factors"], learned["gram"]) @ learned["factors"].T)
-        lengths = np.diff(history.indptr)
+        yield users, items, nothing
+        yield _standardised(users, items, learned["counts"] > 0)
+        yield users, learned["content"] @ learned["projection"], nothing
+        yield expected, items, nothing
+        yield fold_in(history, learned["factors"], learned["gram"]), learned["factors"], nothing
         shares = np.repeat(1 / np.maximum(lengths, 1), lengths)
         mean = Csr((shares, history.indices, history.indptr), shape=history.shape)
+        unknown = np.where(lengths == 0, np.nan, 0)
         for block in self.blocks:
-            similar = block @ (mean @ block).T.toarray()
-            similar[:, lengths == 0] = np.nan
-            yield _rounded(similar).T
+            yield (mean @ block).toarray(), block, unknown
         if queries.context is not None and learned["contexts"].shape[1]:
-            yield _rounded(queries.context.matrix @ learned["contexts"].T)
+            yield queries.context.matrix.toarray().astype(np.float64), learned["contexts"], nothing
 
     def _heard(self, history: Csr, attributes: Csr) -> Doubles:
         """What histories say beyond what attributes lead to expect; users between two keep rates get a blend."""
@@ -301,11 +311,30 @@ def _rounded(scores: Doubles) -> Floats:
     return scores.astype(np.float32)
 
 
-def _standardised(scores: Doubles, hot: npt.NDArray[np.bool_]) -> Doubles:
-    """Scores of each user less their mean over hot items, in units of their spread; 0 where they do not differ."""
-    told = scores if hot.all() else scores[:, hot]
-    mean, spread = told.mean(1, keepdims=True), told.std(1, keepdims=True)
-    return np.asarray((scores - mean) / np.where(spread > GRID, spread, np.inf))
+def _standardised(users: Doubles, items: Doubles, hot: npt.NDArray[np.bool_]) -> tuple[Doubles, Doubles, Doubles]:
+    """Scores of each user less their mean over hot items, in units of their spread; 0 where they do not differ.
+
+    Mean and spread of inner products follow from the mean and the covariance of the items' vectors.
+    """
+    told = items[hot]
+    centre = told.mean(0)
+    root = np.linalg.qr((told - centre) / np.sqrt(len(told)), mode="r")
+    spread = np.linalg.norm(users @ root.T, axis=1)
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > GRID)
+    return users * scale[:, None], items, -(users @ centre) * scale
+
+
+def _inner_products(users: Doubles, items: Any, rows: Codes, columns: Codes) -> Doubles:
+    """``users[row] @ items[column]`` of pairs, (n_pairs,)."""
+    if sparse.issparse(items):
+        taken = take_rows(items, columns)
+        pair = np.repeat(np.arange(len(columns)), np.diff(taken.indptr))
+        return np.bincount(pair, users[rows[pair], taken.indices] * taken.data, minlength=len(columns))
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), PAIRS):
+        at = slice(start, start + PAIRS)
+        found[at] = np.einsum("ij,ij->i", users[rows[at]], items[columns[at]])
+    return found
 
 
 def _names(users: EncodedFeatures, items: EncodedFeatures, context: EncodedFeatures | None) -> list[tuple[str, str]]:
@@ -354,15 +383,25 @@ def fold_in(history: Csr, factors: Doubles, gram: Doubles) -> Doubles:
     """
     n_factors = factors.shape[1]
     answer = np.zeros((history.shape[0], n_factors))
+    # In coordinates in which the Gram matrix is the identity, a short history is solved for as many unknowns as it has
+    # items: (I + a S'S)^-1 S' = S' (I + a SS')^-1.
+    root = np.linalg.cholesky(gram)
+    whitened = np.linalg.solve(root, factors.T).T
     for block in pad_rows(pattern(history), n_factors).blocks:
         for start in range(0, len(block.rows), SYSTEMS):
             part = slice(start, start + SYSTEMS)
-            seen = factors[block.columns[part]]
+            seen = whitened[block.columns[part]]
             seen *= block.weights[part, :, None]
-            systems = gram + ALPHA * (seen.transpose(0, 2, 1) @ seen)
-            targets = (1 + ALPHA) * seen.sum(1)[..., None]
-            answer[block.rows[part]] = np.linalg.solve(systems, targets)[..., 0]
-    return answer
+            turned = seen.transpose(0, 2, 1)
+            if seen.shape[1] < n_factors:
+                systems = np.eye(seen.shape[1]) + ALPHA * (seen @ turned)
+                solved = turned @ np.linalg.solve(systems, np.ones((len(seen), seen.shape[1], 1)))
+            else:
+                systems = np.eye(n_factors) + ALPHA * (turned @ seen)
+                solved = np.linalg.solve(systems, seen.sum(1)[..., None])
+            answer[block.rows[part]] = (1 + ALPHA) * solved[..., 0]
+    found: Doubles = np.linalg.solve(root.T, answer.T).T
+    return found
 
 
 def _factorise(matrix: Csr, n_factors: int, l2: float, rng: np.random.Generator, n_jobs: int | None) -> Doubles:

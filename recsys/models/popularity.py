@@ -154,7 +154,8 @@ class Popularity(VectorRecommender):
         if pd.api.types.infer_dtype(column, skipna=True) in ("date", "datetime"):
             column = pd.to_datetime(column)
         if pd.api.types.is_datetime64_any_dtype(column.dtype):
-            column -= pd.Timestamp(0, tz=column.dt.tz)
+            # Not in place: pandas 2 would write into `X`.
+            column = column - pd.Timestamp(0, tz=column.dt.tz)
         if pd.api.types.is_timedelta64_dtype(column.dtype):
             column = column.dt.total_seconds() / 86_400
         times = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
