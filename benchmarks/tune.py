@@ -50,8 +50,8 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
         "n_negatives": IntDistribution(2, 8, log=True),
     },
     "LightGBMRecommender": {
-        "n_estimators": IntDistribution(40, 200, log=True),
-        "num_leaves": IntDistribution(7, 63, log=True),
+        "n_estimators": IntDistribution(60, 240, log=True),
+        "num_leaves": IntDistribution(7, 47, log=True),
         "learning_rate": FloatDistribution(0.02, 0.1, log=True),
         "n_negatives": IntDistribution(5, 25, log=True),
     },

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from sklearn.linear_model import Ridge
 
 from recsys._sparse import Csr, pattern, take_rows, unit_rows, with_constant
 from recsys.features import EncodedFeatures
 from recsys.interactions import ContextRows, TrainingData
 from recsys.models._als import als_factors, pad_rows
 from recsys.models._dropout_ease import FactorEASE, attribute_ridge, user_weights
-from recsys.nn.readout import ridge_readout
 from recsys.persistence import persistent
 
 __all__ = ["PairFeatures", "Queries", "START", "fold_in"]
@@ -30,8 +30,9 @@ ALPHA, ALS_ROUNDS, ALS_L2 = 1.0, 6, 0.15
 # Completion of histories: shares of a history that it is solved for, and penalties a mean number of interactions.
 KEEP_RATES = np.array([0.03, 0.15, 0.5])
 EASE_L2, ATTRIBUTE_L2 = 2.0, 2.0
-# Vectors are trusted half, and an item's is half its own and half its content's, after so many interactions.
-TRUSTED_EVIDENCE, CONTENT_EVIDENCE = 10.0, 1.0
+# The penalty of what content predicts; vectors are trusted half, and an item's is half its own and half its content's,
+# after so many interactions.
+CONTENT_L2, TRUSTED_EVIDENCE, CONTENT_EVIDENCE = 5.0, 10.0, 1.0
 # The feature that ranks best alone: taste, relative to the user's other scores.
 START = 1
 # Scores are rounded to multiples of this: what is left of the order in which sums are added must not lead a pair to the
@@ -203,7 +204,7 @@ class PairFeatures:
             values = buffer[: rows.stop - rows.start]
             for position, (users, items, shift) in enumerate(self._products(some)):
                 # A product of sparse rows is quicker than one of columns.
-                products = (items @ users.T).T if sparse.issparse(items) else users @ items.T
+                products = (items @ users.T).T if isinstance(items, Csr) else users @ items.T
                 values[:, :, position] = _rounded(products + shift[:, None])
             values[:, :, position + 1 : first] = self._query_columns(some)[:, None]
             yield rows, values
@@ -236,7 +237,7 @@ class PairFeatures:
             values[at, position + 1 : first] = self._query_columns(some)[local]
         return values
 
-    def _products(self, queries: Queries) -> Iterator[tuple[Doubles, Any, Doubles]]:
+    def _products(self, queries: Queries) -> Iterator[tuple[Doubles, Doubles | Csr, Doubles]]:
         """What depends on user and item at once, one feature after the other: vectors whose inner products it is.
 
         Yields
@@ -318,19 +319,20 @@ def _standardised(users: Doubles, items: Doubles, hot: npt.NDArray[np.bool_]) ->
     """
     told = items[hot]
     centre = told.mean(0)
-    root = np.linalg.qr((told - centre) / np.sqrt(len(told)), mode="r")
-    spread = np.linalg.norm(users @ root.T, axis=1)
+    values, basis = np.linalg.eigh((told - centre).T @ (told - centre) / len(told))
+    spread = np.linalg.norm(users @ basis * np.sqrt(np.maximum(values, 0)), axis=1)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > GRID)
     return users * scale[:, None], items, -(users @ centre) * scale
 
 
-def _inner_products(users: Doubles, items: Any, rows: Codes, columns: Codes) -> Doubles:
+def _inner_products(users: Doubles, items: Doubles | Csr, rows: Codes, columns: Codes) -> Doubles:
     """``users[row] @ items[column]`` of pairs, (n_pairs,)."""
-    if sparse.issparse(items):
+    found = np.zeros(len(rows))
+    if isinstance(items, Csr):
         taken = take_rows(items, columns)
-        pair = np.repeat(np.arange(len(columns)), np.diff(taken.indptr))
-        return np.bincount(pair, users[rows[pair], taken.indices] * taken.data, minlength=len(columns))
-    found = np.empty(len(rows))
+        pair = np.repeat(np.arange(len(rows)), np.diff(taken.indptr))
+        found += np.bincount(pair, users[rows[pair], taken.indices] * taken.data, minlength=len(rows))
+        return found
     for start in range(0, len(rows), PAIRS):
         at = slice(start, start + PAIRS)
         found[at] = np.einsum("ij,ij->i", users[rows[at]], items[columns[at]])
@@ -439,13 +441,11 @@ def _readout(content: Csr, targets: Doubles, counts: npt.NDArray[Any]) -> Double
     """A ridge regression from content to targets; coefficients, and the intercept as the last row."""
     known = np.flatnonzero(counts)
     trust = counts[known] / (counts[known] + TRUSTED_EVIDENCE)
-    # The penalty is chosen for all targets at once: each counts by its share of what varies.
-    spread = targets[known].std(0)
-    spread[spread < 1e-9] = 1
-    scaled = (targets[known] / spread).astype(np.float32)
-    coefficients, intercept, *_ = ridge_readout(content[known], scaled, trust.astype(np.float32), 0)
-    found: Doubles = np.vstack([coefficients, intercept]).astype(np.float64) * spread
-    return found
+    if not content[known].nnz:
+        return np.vstack([np.zeros((content.shape[1], targets.shape[1])), np.average(targets[known], 0, trust)])
+    ridge = Ridge(CONTENT_L2, solver="sparse_cg", tol=1e-6)
+    ridge.fit(content[known].astype(np.float64), targets[known], sample_weight=trust)
+    return np.vstack([ridge.coef_.T, ridge.intercept_])
 
 
 def _mean_contexts(context: ContextRows | None, n_items: int) -> Doubles:

@@ -11,6 +11,7 @@ from recsys._sparse import Csr, distinct_rows, find_entries, keep, pattern, rand
 from recsys.features import EncodedFeatures
 from recsys.interactions import ContextRows, TrainingData
 from recsys.models._ranking_features import PairFeatures, Queries
+from recsys.topk import run_on_threads
 
 __all__ = ["RankingTable", "ranking_table"]
 
@@ -72,7 +73,7 @@ def ranking_table(
         A positive.
     seed : int
     n_jobs : int, default=None
-        Threads, as in scikit-learn.
+        Threads, each of which takes a fold; as in scikit-learn.
 
     Returns
     -------
@@ -92,18 +93,22 @@ def ranking_table(
     fold_of = rng.permutation(matrix.nnz) % n_folds
     hot = np.bincount(matrix.indices, minlength=matrix.shape[1]) > 0
     rows, row_folds = _positive_rows(data, matrix, fold_of)
-    parts = []
-    for fold in range(n_folds):
+    parts: list[RankingTable | None] = [None] * n_folds
+
+    def rank(task: tuple[int, np.random.Generator]) -> None:
+        fold, rng = task
         hidden = rng.random(matrix.shape[1]) < HIDDEN_ITEMS * hot
         kept = (fold_of != fold) & ~hidden[matrix.indices]
         wanted = _take(rows, _some_of_each(rows.users, row_folds == fold, -(-MAX_POSITIVES // n_folds), rng))
         if kept.any() and len(wanted.users):
             visible = _visible(data, matrix, kept, row_folds != fold, hidden)
-            learned = PairFeatures.fit(visible, n_factors, rng, n_jobs)
-            parts.append(_rank(learned, visible, matrix, wanted, n_negatives, rng))
-    if not parts:
+            parts[fold] = _rank(PairFeatures.fit(visible, n_factors, rng), visible, matrix, wanted, n_negatives, rng)
+
+    run_on_threads(rank, list(enumerate(rng.spawn(n_folds))), n_jobs)
+    found = [part for part in parts if part is not None]
+    if not found:
         return RankingTable(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    return RankingTable(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return RankingTable(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
 def _positive_rows(data: TrainingData, matrix: Csr, fold_of: Codes) -> tuple[ContextRows, Codes]:

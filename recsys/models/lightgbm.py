@@ -111,7 +111,7 @@ class LightGBMRecommender(BaseRecommender):
 
     Parameters
     ----------
-    n_estimators : int, default=60
+    n_estimators : int, default=120
         Trees.
     num_leaves : int, default=15
         Of a tree.
@@ -122,7 +122,7 @@ class LightGBMRecommender(BaseRecommender):
         Negatives a positive, 500 at the most.
     n_factors : int, default=64
         Dimensions of the ALS factors.
-    n_folds : int, default=5
+    n_folds : int, default=4
         Folds of the positives; the features are learned once a fold, and once from everything.
     n_jobs : int, default=-1
         Threads, as in scikit-learn; the result is the same bit for bit whatever their number.
@@ -179,13 +179,13 @@ class LightGBMRecommender(BaseRecommender):
     def __init__(
         self,
         *,
-        n_estimators: int = 60,
+        n_estimators: int = 120,
         num_leaves: int = 15,
         learning_rate: float = 0.05,
         min_child_samples: int = 100,
         n_negatives: int = 10,
         n_factors: int = 64,
-        n_folds: int = 5,
+        n_folds: int = 4,
         n_jobs: int | None = -1,
         min_rating: float | None = None,
         random_state: Any = None,
