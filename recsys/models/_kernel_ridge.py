@@ -6,7 +6,7 @@ With :math:`K_f` the inner products of items in field f, the kernel is
 
 where a product stands for both at once: a comedy of the nineties, not a comedy or the nineties. The weights are chosen
 by how well held-out items are ranked, fold after fold, which needs one factorisation a candidate: leaving a fold out of
-a ridge regression is exact in closed form.
+a ridge regression is exact in closed form. Items have weights: what few have taken says little.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Mixture:
     weights : ndarray of shape (n_terms,), float64
         In the order of `kernel_terms`.
     noise : float
-        What the ridge regression adds to the diagonal.
+        What the ridge regression adds to the diagonal, for an item of weight 1.
     """
 
     weights: npt.NDArray[np.float64]
@@ -124,16 +124,20 @@ def _product(kernels: Sequence[Floats], term: tuple[int, ...], weight: float) ->
     return product
 
 
-def held_out_predictions(kernel: Floats, noise: float, targets: Floats, folds: Sequence[Codes]) -> list[Floats]:
+def held_out_predictions(
+    kernel: Floats, noise: float, targets: Floats, weights: Floats, folds: Sequence[Codes]
+) -> list[Floats]:
     r"""What a ridge regression predicts of each fold when it has not seen that fold.
 
-    With :math:`C = K + \sigma^2 I` and F a fold, the error there is :math:`(C^{-1}_{FF})^{-1} (C^{-1} Y)_F`.
+    With :math:`C = K + \sigma^2 W^{-1}` and F a fold, the error there is :math:`(C^{-1}_{FF})^{-1} (C^{-1} Y)_F`.
 
     Parameters
     ----------
     kernel : ndarray of shape (n, n), float32
     noise : float
     targets : ndarray of shape (n, d), float32
+    weights : ndarray of shape (n,), float32
+        W: how far each target is to be trusted, above 0.
     folds : sequence of ndarray of int64
         Each ascending.
 
@@ -153,11 +157,11 @@ def held_out_predictions(kernel: Floats, noise: float, targets: Floats, folds: S
     Examples
     --------
     >>> kernel, targets = np.ones((3, 3), dtype=np.float32), np.array([[1.0], [2.0], [6.0]], dtype=np.float32)
-    >>> held_out_predictions(kernel, 0.001, targets, [np.array([2])])[0].round(2)
+    >>> held_out_predictions(kernel, 0.001, targets, np.ones(3, np.float32), [np.array([2])])[0].round(2)
     array([[1.5]], dtype=float32)
     """
     system = np.array(kernel, order="F")
-    system[np.diag_indices_from(system)] += np.float32(noise + JITTER * float(np.trace(kernel)) / len(kernel))
+    system[np.diag_indices_from(system)] += noise / weights + np.float32(JITTER * float(np.trace(kernel)) / len(kernel))
     factor, failed = linalg.lapack.spotrf(system, lower=True, overwrite_a=True)
     if failed:
         raise np.linalg.LinAlgError("the kernel is not positive definite")
@@ -173,7 +177,11 @@ def held_out_predictions(kernel: Floats, noise: float, targets: Floats, folds: S
 
 
 def choose_mixture(
-    features: EncodedFeatures, targets: Floats, folds: Sequence[Codes], judge: Callable[[list[Floats]], float]
+    features: EncodedFeatures,
+    targets: Floats,
+    weights: Floats,
+    folds: Sequence[Codes],
+    judge: Callable[[list[Floats]], float],
 ) -> tuple[Mixture, float, list[Floats]]:
     """Choose the weights of a mixture and the noise: one after the other, as long as held-out items are served better.
 
@@ -182,6 +190,8 @@ def choose_mixture(
     features : EncodedFeatures of n items
         With one field at least.
     targets : ndarray of shape (n, d), float32
+    weights : ndarray of shape (n,), float32
+        How far each target is to be trusted, above 0.
     folds : sequence of ndarray of int64
         Ascending; they may overlap.
     judge : callable
@@ -205,7 +215,7 @@ def choose_mixture(
     >>> folds = [np.arange(0, 32, 3), np.arange(1, 32, 3)]
     >>> def judge(found):
     ...     return -sum(float(np.abs(part - targets[fold]).sum()) for part, fold in zip(found, folds))
-    >>> mixture, *_ = choose_mixture(features, targets, folds, judge)
+    >>> mixture, *_ = choose_mixture(features, targets, np.ones(32, np.float32), folds, judge)
     >>> bool(mixture.weights[0] > mixture.weights[1])
     True
     """
@@ -215,30 +225,30 @@ def choose_mixture(
 
     def value_of(kernel: Floats, noise: float) -> tuple[float, list[Floats]]:
         try:
-            found = held_out_predictions(kernel, noise, targets, folds)
+            found = held_out_predictions(kernel, noise, targets, weights, folds)
         except np.linalg.LinAlgError:
             return -np.inf, []
         return judge(found), found
 
-    weights = np.array([1.0] * n_fields + [0.0] * (len(terms) - n_fields))
-    kernel, noise, trials = _mix(kernels, weights), START_NOISE, 1
+    mixture = np.array([1.0] * n_fields + [0.0] * (len(terms) - n_fields))
+    kernel, noise, trials = _mix(kernels, mixture), START_NOISE, 1
     best, predictions = value_of(kernel, noise)
     for _ in range(ROUNDS):
         before = best
         for place in range(len(terms) + 1):
-            for weights_tried, noise_tried in _neighbours(weights, noise, place, n_fields):
+            for mixture_tried, noise_tried in _neighbours(mixture, noise, place, n_fields):
                 if trials >= MAX_TRIALS:
-                    return Mixture(weights, noise), best, predictions
+                    return Mixture(mixture, noise), best, predictions
                 trials += 1
                 tried = kernel
                 if place < len(terms):
-                    tried = kernel + _product(kernels, terms[place], weights_tried[place] - weights[place])
+                    tried = kernel + _product(kernels, terms[place], mixture_tried[place] - mixture[place])
                 value, found = value_of(tried, noise_tried)
                 if value > best + LEAST_GAIN * abs(best):
-                    best, kernel, weights, noise, predictions = value, tried, weights_tried, noise_tried, found
+                    best, kernel, mixture, noise, predictions = value, tried, mixture_tried, noise_tried, found
         if best == before:
             break
-    return Mixture(weights, noise), best, predictions
+    return Mixture(mixture, noise), best, predictions
 
 
 def _neighbours(
@@ -281,7 +291,13 @@ class KernelRidge:
 
     @classmethod
     def fit(
-        cls, mixture: Mixture, features: EncodedFeatures, targets: Floats, landmarks: Codes, chunk: int = 2048
+        cls,
+        mixture: Mixture,
+        features: EncodedFeatures,
+        targets: Floats,
+        weights: Floats,
+        landmarks: Codes,
+        chunk: int = 2048,
     ) -> KernelRidge:
         """Solve the regression.
 
@@ -290,6 +306,8 @@ class KernelRidge:
         mixture : Mixture
         features : EncodedFeatures of n items
         targets : ndarray of shape (n, d), float32
+        weights : ndarray of shape (n,), float32
+            How far each target is to be trusted, above 0.
         landmarks : ndarray of shape (m,), int64
             Which of the items; all of them, in order, or some.
         chunk : int, default=2048
@@ -305,14 +323,14 @@ class KernelRidge:
         right: npt.NDArray[np.float64]
         if len(landmarks) == len(features):
             system, right = kernel, targets[landmarks].astype(np.float64)
-            system[np.diag_indices_from(system)] += mixture.noise + small
+            system[np.diag_indices_from(system)] += mixture.noise / weights[landmarks] + small
         else:
             system, right = mixture.noise * kernel, np.zeros((len(landmarks), targets.shape[1]))
             for start in range(0, len(features), chunk):
                 part = np.arange(start, min(start + chunk, len(features)))
                 cross = mixture.kernel(features.take(part), chosen).astype(np.float64)
-                system += cross.T @ cross
-                right += cross.T @ targets[part]
+                system += cross.T @ (weights[part, None] * cross)
+                right += cross.T @ (weights[part, None] * targets[part])
             # A kernel of few distinct items has directions in which nothing is known: they get next to nothing.
             system[np.diag_indices_from(system)] += RELATIVE * max(float(np.trace(system)) / len(system), 1e-12)
         dual = linalg.solve(system, right, assume_a="pos", overwrite_a=True, overwrite_b=True)

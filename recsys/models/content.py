@@ -42,8 +42,8 @@ DENSE_ITEMS, ALS_L2, ALS_ROUNDS = 20_000, 30.0, 10
 # Columns of popular items are long and would rule the ridge: they are damped by this power of the item's count, and a
 # forecast of the count gives a smaller one back.
 DAMPING, FORECAST = 0.25, 0.15
-# An item's vector is half its own and half its content's after this many interactions.
-CONTENT_EVIDENCE = 1.0
+# An item's vector is half its own and half its content's, and half trusted, after so many interactions.
+CONTENT_EVIDENCE, TRUSTED_EVIDENCE = 1.0, 10.0
 # The weights of content are judged on so many folds of so many items, and users, at the most.
 JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 5, 2000, 1000
 LANDMARKS = 4096
@@ -62,9 +62,9 @@ class ContentEASE(VectorRecommender):
     solved for a few q, blended between, and factorised, so that the score is an inner product.
 
     Items: a kernel ridge regression from content, fields and products of fields weighed by how well held-out items are
-    ranked, finds the vectors of warm items. Regressions predict less than there is: vectors of warm items are stretched
-    until held-out items are among the best ten half as often as they are with vectors of their own. An item seen n
-    times has the share 1 / (n + 1) of its vector from content.
+    ranked, finds the vectors of warm items; a hot item seen n times counts n / (n + 10) in it. Regressions predict less
+    than there is: vectors of warm items are stretched until held-out items are among the best ten half as often as they
+    are with vectors of their own. An item seen n times has the share 1 / (n + 1) of its vector from content.
 
     Parameters
     ----------
@@ -214,11 +214,12 @@ class ContentEASE(VectorRecommender):
         self.mean_log_count_ = float(logs.mean())
         damped = self.item_vectors_[hot] / counts**DAMPING
         targets = np.column_stack([damped, logs - self.mean_log_count_]).astype(np.float32)
+        trust = (counts / (counts + np.float32(TRUSTED_EVIDENCE))).ravel()
         judged = np.sort(rng.permutation(len(hot))[:JUDGE_ITEMS])
         parts = np.array_split(rng.permutation(len(judged)), min(JUDGE_FOLDS, len(judged)))
         folds = [np.sort(part) for part in parts]
         judge = _Judge(self, data, hot[judged], folds, rng)
-        found = choose_mixture(features.take(judged), targets[judged], folds, judge)
+        found = choose_mixture(features.take(judged), targets[judged], trust[judged], folds, judge)
         mixture, self.content_score_, predictions = found
         if predictions:
             self.content_scale_ = judge.scale(predictions)
@@ -229,7 +230,7 @@ class ContentEASE(VectorRecommender):
         }
         landmarks = np.sort(rng.permutation(len(hot))[:LANDMARKS])
         by_rate = [vectors[hot] for vectors in self.history_vectors_]
-        self.content_map_ = KernelRidge.fit(mixture, features, np.column_stack([targets, *by_rate]), landmarks)
+        self.content_map_ = KernelRidge.fit(mixture, features, np.column_stack([targets, *by_rate]), trust, landmarks)
 
     def _undamped(self, predicted: Floats) -> Floats:
         """Item vectors from what the ridge regression predicts: damped vectors, and a forecast of the count."""

@@ -44,6 +44,14 @@ def test_the_kernel_is_the_sum_of_terms() -> None:
     np.testing.assert_allclose(MIXTURE.kernel(features.take(some), features), expected[some], rtol=1e-4, atol=1e-5)
 
 
+# How far the targets of items are to be trusted.
+TRUST = np.random.default_rng(5).uniform(0.1, 1, N).astype(np.float32)
+
+
+def ones(n: int) -> Any:
+    return np.ones(n, dtype=np.float32)
+
+
 def targets(d: int = 4) -> Any:
     return np.random.default_rng(1).standard_normal((N, d)).astype(np.float32)
 
@@ -52,24 +60,25 @@ def test_held_out_predictions_are_those_of_a_fit_without_the_fold() -> None:
     features, y = content(), targets()
     kernel = MIXTURE.kernel(features, features)
     folds = [np.arange(0, 10), np.array([3, 7, 49]), np.array([20])]
-    found = held_out_predictions(kernel, MIXTURE.noise, y, folds)
+    found = held_out_predictions(kernel, MIXTURE.noise, y, TRUST, folds)
     for fold, predicted in zip(folds, found, strict=True):
         rest = np.setdiff1d(np.arange(N), fold)
-        reference = Reference(kernel="precomputed", alpha=MIXTURE.noise).fit(kernel[np.ix_(rest, rest)], y[rest])
+        reference = Reference(kernel="precomputed", alpha=MIXTURE.noise)
+        reference.fit(kernel[np.ix_(rest, rest)], y[rest], sample_weight=TRUST[rest])
         np.testing.assert_allclose(predicted, reference.predict(kernel[np.ix_(fold, rest)]), atol=2e-3)
 
 
 def test_a_kernel_that_is_none_is_told() -> None:
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
-        held_out_predictions(-10 * np.eye(3, dtype=np.float32), 1.0, np.ones((3, 1), np.float32), [np.array([0])])
+        held_out_predictions(-10 * np.eye(3, dtype=np.float32), 1.0, ones(3)[:, None], ones(3), [np.array([0])])
 
 
 def test_with_all_items_as_landmarks_it_is_kernel_ridge() -> None:
     everything, y = content(N + 7), targets()
     features, new = everything.take(np.arange(N)), everything.take(np.arange(N, N + 7))
-    model = KernelRidge.fit(MIXTURE, features, y, np.arange(N))
+    model = KernelRidge.fit(MIXTURE, features, y, TRUST, np.arange(N))
     kernel = MIXTURE.kernel(features, features)
-    reference = Reference(kernel="precomputed", alpha=MIXTURE.noise).fit(kernel, y)
+    reference = Reference(kernel="precomputed", alpha=MIXTURE.noise).fit(kernel, y, sample_weight=TRUST)
     expected = reference.predict(MIXTURE.kernel(new, features))
     np.testing.assert_allclose(model.predict(new), expected, atol=1e-3)
     np.testing.assert_allclose(model.predict(new, chunk=3), expected, atol=1e-3)
@@ -77,16 +86,17 @@ def test_with_all_items_as_landmarks_it_is_kernel_ridge() -> None:
 
 def test_some_landmarks_minimise_the_same_error() -> None:
     features, y, landmarks = content(), targets(), np.arange(0, N, 5)
-    model = KernelRidge.fit(MIXTURE, features, y, landmarks, chunk=16)
+    model = KernelRidge.fit(MIXTURE, features, y, TRUST, landmarks, chunk=16)
     kernel = MIXTURE.kernel(features, features).astype(float)
     cross, own = kernel[:, landmarks], kernel[np.ix_(landmarks, landmarks)]
-    best = np.linalg.solve(cross.T @ cross + MIXTURE.noise * own, cross.T @ y)
+    weighed = TRUST[:, None] * cross
+    best = np.linalg.solve(cross.T @ weighed + MIXTURE.noise * own, weighed.T @ y)
     np.testing.assert_allclose(model.predict(features), cross @ best, atol=5e-3)
 
 
 def test_the_state_gives_the_same_predictions() -> None:
     features, y = content(), targets()
-    model = KernelRidge.fit(MIXTURE, features, y, np.arange(N))
+    model = KernelRidge.fit(MIXTURE, features, y, TRUST, np.arange(N))
     again = KernelRidge.from_state(model.to_state())
     np.testing.assert_array_equal(again.predict(features), model.predict(features))
 
@@ -104,12 +114,9 @@ def test_the_field_that_tells_gets_the_weight() -> None:
     y = (year @ np.random.default_rng(2).standard_normal((year.shape[1], 3))).astype(np.float32)
     folds = [np.arange(start, 200, 4) for start in range(4)]
     judge = judge_of(y, folds)
-    start = judge(
-        held_out_predictions(
-            Mixture(np.array([1, 1, 1, 0, 0, 0, 0, 0, 0.0]), 10.0).kernel(features, features), 10.0, y, folds
-        )
-    )
-    mixture, value, _ = choose_mixture(features, y, folds, judge)
+    kernel = Mixture(np.array([1, 1, 1, 0, 0, 0, 0, 0, 0.0]), 10.0).kernel(features, features)
+    start = judge(held_out_predictions(kernel, 10.0, y, ones(200), folds))
+    mixture, value, _ = choose_mixture(features, y, ones(200), folds, judge)
     assert value > start
     assert mixture.weights[1] > mixture.weights[0]
     assert mixture.weights[1] > mixture.weights[2]
@@ -122,7 +129,7 @@ def test_a_product_is_found_where_two_fields_count_together() -> None:
     features = FeatureEncoder.fit(frame, {"a": "categorical", "b": "categorical"}, "|").transform(frame, "frame")
     y = (2.0 * (frame["a"] == frame["b"]) - 1).to_numpy(np.float32)[:, None]
     folds = [np.arange(start, 300, 5) for start in range(5)]
-    mixture, value, _ = choose_mixture(features, y, folds, judge_of(y, folds))
+    mixture, value, _ = choose_mixture(features, y, ones(300), folds, judge_of(y, folds))
     assert mixture.weights[kernel_terms(2).index((0, 1))] == 1.0
     assert value > -0.01
 
@@ -136,7 +143,7 @@ def test_trials_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(len(found))
         return float(len(calls))
 
-    choose_mixture(features, y, folds, judge)
+    choose_mixture(features, y, TRUST, folds, judge)
     assert calls == [1] * 7
 
 
@@ -146,6 +153,6 @@ def test_few_distinct_items_and_some_landmarks_are_no_singular_system() -> None:
     features = FeatureEncoder.fit(frame, {"kind": "categorical", "year": "numeric"}, "|").transform(frame, "frame")
     y = rng.standard_normal((200, 3)).astype(np.float32)
     mixture = Mixture(np.array([1.0, 1.0, 0.0, 0.3, 0.0]), 10.0)
-    found = KernelRidge.fit(mixture, features, y, np.arange(0, 200, 2)).predict(features)
-    everything = KernelRidge.fit(mixture, features, y, np.arange(200)).predict(features)
+    found = KernelRidge.fit(mixture, features, y, ones(200), np.arange(0, 200, 2)).predict(features)
+    everything = KernelRidge.fit(mixture, features, y, ones(200), np.arange(200)).predict(features)
     np.testing.assert_allclose(found, everything, atol=1e-3)
