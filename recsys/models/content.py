@@ -47,6 +47,8 @@ CONTENT_EVIDENCE, TRUSTED_EVIDENCE = 1.0, 10.0
 # The weights of content are judged on so many folds of so many items, and users, at the most.
 JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 5, 2000, 1000
 LANDMARKS = 4096
+# Directions in which users vary less than this, relative to where they vary most, are no more scaled up.
+LEAST_VARIANCE = 1e-6
 
 
 class ContentEASE(VectorRecommender):
@@ -82,6 +84,7 @@ class ContentEASE(VectorRecommender):
     Attributes
     ----------
     item_vectors_ : ndarray of shape (n_items, n_factors), float32
+        The cosine of two is the correlation of the items' scores over users.
     history_vectors_ : ndarray of shape (5, n_items, n_factors), float32
         What an item in a history adds to its user's vector, one block a keep rate.
     attribute_vectors_ : ndarray of shape (6, n_attributes + 1, n_factors), float32
@@ -187,6 +190,23 @@ class ContentEASE(VectorRecommender):
         # By keep rate, the part of the history that attributes lead to expect.
         foreseen = [np.float32(keep) * (expected @ vectors) for keep, vectors in zip(KEEP_RATES, history, strict=True)]
         self.attribute_vectors_ = np.stack([told, *foreseen])
+        self._balance(matrix, attributes)
+
+    def _balance(self, matrix: Csr, attributes: Csr) -> None:
+        """Turn and scale all vectors, scores unchanged, until those of users vary alike in all directions.
+
+        The cosine of two items is then the correlation of their scores over users.
+        """
+        users = self._users_of(matrix, attributes)[np.diff(matrix.indptr) > 0]
+        variances, basis = np.linalg.eigh(np.cov(users, rowvar=False, ddof=0).reshape(2 * users.shape[1:]))
+        if variances[-1] <= LEAST_VARIANCE * np.square(users).sum(1).mean():
+            # All users are alike.
+            return
+        spread = np.sqrt(np.maximum(variances, variances[-1] * LEAST_VARIANCE))
+        self.item_vectors_ = np.asarray(self.item_vectors_ @ (basis * spread), dtype=np.float32)
+        to_users = basis / spread
+        self.history_vectors_ = np.asarray(self.history_vectors_ @ to_users, dtype=np.float32)
+        self.attribute_vectors_ = np.asarray(self.attribute_vectors_ @ to_users, dtype=np.float32)
 
     def _basis(
         self, solved: DropoutEASE, gram: Floats, expected: Floats, attributes: Csr, rng: np.random.RandomState

@@ -223,6 +223,30 @@ def test_warm_items_alone_are_stretched() -> None:
     np.testing.assert_allclose(model.item_vectors_[-2], 3 * model.item_vectors_[-1], rtol=1e-5)
 
 
+def test_items_are_similar_as_their_scores_go_together(ml: Any) -> None:
+    X = ml.interactions[["user_id", "item_id"]]
+    model = ContentEASE(n_factors=40, random_state=0).fit(X, **tables(ml))
+    items = model.items_.ids
+    asked = items[np.argsort(-model.item_counts_)[:50]]
+    grid = pd.MultiIndex.from_product([model.users_.ids, asked]).to_frame(index=False, name=["user_id", "item_id"])
+    scores = model.predict(grid).reshape(-1, 50).astype(float)
+    expected = np.corrcoef(scores, rowvar=False)
+    found = model.similar_items(asked, k=len(items) - 1).pivot(
+        index="item_id", columns="similar_item_id", values="score"
+    )
+    found = found.loc[asked, asked].to_numpy()
+    others = ~np.eye(50, dtype=bool)
+    # Not to the last digit: items in a history have a share of their vectors from content.
+    np.testing.assert_allclose(found[others], expected[others], atol=0.02)
+
+
+def test_users_who_are_all_alike_leave_the_vectors_as_they_are() -> None:
+    X = pd.DataFrame({"user_id": np.repeat(range(5), 3), "item_id": list("abc") * 5})
+    model = ContentEASE(random_state=0).fit(X)
+    assert np.isfinite(model.similar_items(["a"], k=2)["score"]).all()
+    np.testing.assert_allclose(model.predict(X), 1, atol=0.3)
+
+
 def test_a_large_catalogue_is_served_from_factors(monkeypatch: pytest.MonkeyPatch, ml: Any) -> None:
     splitter = UserColdSplit(k=(2, 10), random_state=0)
     X = ml.interactions[["user_id", "item_id"]]
