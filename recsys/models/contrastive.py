@@ -54,15 +54,15 @@ class ContrastiveRecommender(VectorRecommender):
     ----------
     n_factors : int, default=128
         Dimensions of the vectors.
-    max_iter : int, default=30
+    max_iter : int, default=38
         Epochs: passes over all users (with context: over all users in each context); a third of them in `partial_fit`.
-    learning_rate : float, default=0.003
+    learning_rate : float, default=0.006
         Of Adam.
     batch_size : int, default=None
         Queries in a step. None: an eighth of them, up to 512.
-    id_dropout, field_dropout : float, default=0.5, 0.1
+    id_dropout, field_dropout : float, default=0.42, 0.1
         How often a user's id, or a field of a user or item, is hidden in training.
-    contrast_weight : float, default=0.5
+    contrast_weight : float, default=0.3
         Weight of the contrast of content with ids.
     n_negatives : int, default=10000
         Catalogues with more hot items are sampled, so many draws a step, with correction; smaller ones are taken whole.
@@ -143,12 +143,12 @@ class ContrastiveRecommender(VectorRecommender):
         self,
         *,
         n_factors: int = 128,
-        max_iter: int = 30,
-        learning_rate: float = 0.003,
+        max_iter: int = 38,
+        learning_rate: float = 0.006,
         batch_size: int | None = None,
-        id_dropout: float = 0.5,
+        id_dropout: float = 0.42,
         field_dropout: float = 0.1,
-        contrast_weight: float = 0.5,
+        contrast_weight: float = 0.3,
         n_negatives: int = 10_000,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,

@@ -39,7 +39,7 @@ def test_every_scenario_gets_its_trials_and_the_benchmark_uses_what_they_found(
     written = (tmp_path / "ml-100k.json").read_text()
     found = json.loads(written)["models"]["EASE"]["leave-last-out"]
     assert found["n_trials"] == len(found["trials"]) == 3
-    assert found["trials"][0]["params"] == {}
+    assert found["trials"][0]["params"] == {"l2": 1e6}
     assert found["value"] == max(trial["value"] for trial in found["trials"]) > found["default_value"]
     tuned = run.tuned_models("ml-100k", "leave-last-out")
     assert tuned["EASE"].get_params()["l2"] == found["params"]["l2"]
@@ -62,3 +62,41 @@ def test_values_of_a_known_answer(ml_100k: Any) -> None:
         gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
     # Equal counts rank in an order drawn by seed.
     assert value == pytest.approx(np.mean(gains), abs=0.003)
+
+
+def test_all_scenarios_see_the_same_candidates(ml_100k: Any) -> None:
+    found = {}
+    for name, splitter in run.splitters().items():
+        if name in ("leave-last-out", "random"):
+            found[name] = tune.tune("EASE", splitter, tune.without_test(splitter, ml_100k), 4, seed=3)
+    candidates = [[trial["params"] for trial in each["trials"]] for each in found.values()]
+    assert candidates[0] == candidates[1]
+    assert len({params["l2"] for params in candidates[0]}) == 4
+    # More trials go on where fewer stopped.
+    splitter = run.splitters()["random"]
+    more = tune.tune("EASE", splitter, tune.without_test(splitter, ml_100k), 6, seed=3)
+    assert more["trials"][:4] == found["random"]["trials"]
+
+
+def test_a_candidate_is_judged_over_the_scenarios_that_saw_it() -> None:
+    def log(*values: float) -> dict[str, Any]:
+        return {"trials": [{"params": {"l2": float(i)}, "value": value} for i, value in enumerate(values)]}
+
+    found = {"random": log(0.1, 0.2, 0.15), "time": log(0.4, 0.2, 0.4)}
+    assert tune.best_of_all(found) == {"params": {"l2": 1.0}, "ratio": 1.25}
+    found["time"]["trials"].pop(1)
+    assert tune.best_of_all(found) == {"params": {"l2": 2.0}, "ratio": 1.25}
+
+
+def test_what_was_found_joins_what_the_file_has(tmp_path: Path) -> None:
+    target = tmp_path / "tuned" / "ml-1m.json"
+    entry = {"params": {"l2": 1.0}, "value": 0.2, "trials": [{"params": {"l2": 1.0}, "value": 0.2}]}
+    tune.record(target, "ml-1m", "EASE", "random", entry)
+    tune.record(target, "ml-1m", "EASE", "time", entry)
+    tune.record(target, "ml-1m", "AutoRec", "time", entry)
+    written = json.loads(target.read_text())
+    assert {name: set(known) for name, known in written["models"].items()} == {
+        "EASE": {"random", "time"},
+        "AutoRec": {"time"},
+    }
+    assert written["best_of_all"]["EASE"] == {"params": {"l2": 1.0}, "ratio": 1.0}
