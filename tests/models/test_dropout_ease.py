@@ -5,6 +5,8 @@ import os
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys._sparse import Csr
@@ -48,6 +50,31 @@ def marginalised(keep: float) -> tuple[Doubles, Doubles]:
         others = np.delete(np.arange(len(system)), item)
         answer[others, item] = np.linalg.solve(system[np.ix_(others, others)], right[others, item])
     return answer[:N_ITEMS], answer[N_ITEMS:]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(0, 40), st.floats(0.1, 30))
+@settings(max_examples=60, deadline=None)
+def test_attributes_are_regressed_on_by_the_normal_equations(seed: int, n: int, n_codes: int, l2: float) -> None:
+    rng = np.random.default_rng(seed)
+    # A category of many codes, most of them alone; a set, whose members meet; a column of nothing; the constant.
+    codes = np.eye(n_codes + 1, dtype=np.float32)[rng.integers(0, n_codes + 1, n), :n_codes]
+    members = (rng.random((n, 3)) < 0.4) * rng.random(3)
+    f = np.hstack([codes, members, np.zeros((n, 1)), np.ones((n, 1))]).astype(np.float32)
+    x, w = (rng.random((n, 5)) < 0.4).astype(np.float32), rng.uniform(0.1, 2, n).astype(np.float32)
+    gram = (f.T * w.astype(float)) @ f
+    penalties = np.append(np.full(f.shape[1] - 1, l2), 1e-6 * max(gram[-1, -1], 1))
+    right = (f.T * w.astype(float)) @ x
+    coefficients, cross = attribute_ridge(Csr(x), Csr(f), w, l2)
+    np.testing.assert_allclose(cross, right, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(coefficients, np.linalg.solve(gram + np.diag(penalties), right), rtol=1e-3, atol=1e-4)
+
+
+def test_users_without_attributes_have_the_constant_alone() -> None:
+    matrix, attributes, weights = problem()
+    ones = Csr(attributes[:, -1])
+    coefficients, _ = attribute_ridge(matrix, ones, weights, ATTRIBUTE_L2)
+    expected = np.average(matrix.toarray(), axis=0, weights=weights)
+    np.testing.assert_allclose(coefficients, expected[None], rtol=1e-4)
 
 
 @pytest.mark.parametrize("keep", [0.01, 0.1, 0.5, 1.0])

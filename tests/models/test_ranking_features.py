@@ -167,6 +167,17 @@ def test_the_completion_is_dropout_ease_in_the_space_of_the_factors() -> None:
         np.testing.assert_allclose(scores[user, hot], (items @ vector)[hot], rtol=1e-3, atol=2e-4)
 
 
+def test_the_trees_start_from_taste_relative_to_the_scores_of_hot_items() -> None:
+    of = data()
+    features = learn(of)
+    values = table(features, queries(of))
+    assert [features.columns[i] for i in (0, ranking_features.START)] == [("history", "taste")] * 2
+    taste, relative = values[:, :, 0], values[:, :, ranking_features.START]
+    hot = taste[:, : N_ITEMS - 2]
+    expected = (taste - hot.mean(1, keepdims=True)) / hot.std(1, keepdims=True)
+    np.testing.assert_allclose(relative, expected, atol=2e-4)
+
+
 @pytest.mark.parametrize("context", [False, True])
 def test_pairs_are_entries_of_the_table_whoever_else_is_asked_for(context: bool) -> None:
     of = data(context=context)
