@@ -439,7 +439,7 @@ def encode_features(
     """
     if encoder is None:
         raise InvalidInputError(
-            f"`{argument}` was given, but the model was fitted without; expected None: pass features to `fit` first."
+            f"`{argument}` has features, but the model was fitted without; expected none: pass features to `fit` first."
         )
     ids, columns = _as_table(features, argument).resolve(id_name, argument)
     return ids, encoder.transform(columns, argument)

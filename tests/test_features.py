@@ -386,7 +386,7 @@ def test_features_that_cannot_be_used_are_refused(features: Any, error: type[Exc
 
 
 def test_features_that_fit_did_not_have_are_refused() -> None:
-    message = "`user_features` was given, but the model was fitted without; expected None: pass features to `fit` first"
+    message = "`user_features` has features, but the model was fitted without; expected none: pass features to `fit` first"
     with pytest.raises(InvalidInputError, match=message):
         encode_features(pd.DataFrame({"age": [1]}, index=["a"]), "user_features", "user_id", None)
 

@@ -219,7 +219,7 @@ LATER = {
     "user features of a model without": Refusal(
         lambda m, w: m.fit(w.X).predict(w.X, user_features=w.users),
         (
-            "`user_features` was given, but the model was fitted without",
+            "`user_features` has features, but the model was fitted without",
             "expected None",
             "pass features to `fit` first",
         ),
@@ -227,7 +227,7 @@ LATER = {
     "item features of a model without": Refusal(
         lambda m, w: m.fit(w.X).explain(w.X, item_features=w.items),
         (
-            "`item_features` was given, but the model was fitted without",
+            "`item_features` has features, but the model was fitted without",
             "expected None",
             "pass features to `fit` first",
         ),
