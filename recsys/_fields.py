@@ -106,13 +106,13 @@ def infer_kind(column: pd.Series, sep: str = "|") -> str:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return "categorical"
     values = column.dropna().infer_objects()
-    if values.empty and column.dtype == object:
-        return "categorical"
     dtype = values.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return "categorical"
     if pd.api.types.is_numeric_dtype(dtype) or _holds_dates(values) or dtype.kind == "m":
         return "numeric"
+    if values.empty:
+        return "categorical"
     first = next(iter(values), None)
     if isinstance(first, np.ndarray) and first.dtype.kind in "iuf":
         return "vector"
@@ -181,6 +181,35 @@ def encode_field(column: pd.Series, spec: Spec, sep: str, argument: str) -> Csr:
     read, _, encode = _KINDS[spec["kind"]]
     where = f"Column {column.name!r} of `{argument}`"
     return encode(read(_plain(column), sep, where), spec, len(column), where)
+
+
+def read_days(column: pd.Series, where: str) -> npt.NDArray[np.float64]:
+    """Numbers as they are, dates and durations as days.
+
+    Parameters
+    ----------
+    column : pandas.Series of length n
+    where : str
+        What to call it in an error.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        NaN where a value is missing.
+
+    Raises
+    ------
+    InvalidInputError
+        If it holds anything else.
+
+    Examples
+    --------
+    >>> read_days(pd.Series(pd.to_datetime(["1970-01-02 00:00", "1970-01-03 12:00"])), "The column").tolist()
+    [1.0, 2.5]
+    """
+    column = _plain(column.dt.to_timestamp() if isinstance(column.dtype, pd.PeriodDtype) else column)
+    values, dates = _read_numeric(column, "", where)
+    return values / 86_400 if dates or column.dtype.kind == "m" else values
 
 
 def _holds_dates(values: pd.Series) -> bool:

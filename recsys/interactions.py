@@ -137,6 +137,11 @@ def as_frame(X: Any, name: str = "X") -> pd.DataFrame:
     DataFrame of shape (n, m)
     """
     if isinstance(X, pd.DataFrame):
+        named = [isinstance(column, str) for column in X.columns]
+        if any(named) and not all(named):
+            raise InvalidTypeError(
+                f"The columns of `{name}` are named {examples(X.columns)}; expected texts alone: rename the others."
+            )
         return X
     from sklearn.utils import check_array
 

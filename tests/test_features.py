@@ -386,7 +386,9 @@ def test_features_that_cannot_be_used_are_refused(features: Any, error: type[Exc
 
 
 def test_features_that_fit_did_not_have_are_refused() -> None:
-    message = "`user_features` has features, but the model was fitted without; expected none: pass features to `fit` first"
+    message = (
+        "`user_features` has features, but the model was fitted without; expected none: pass features to `fit` first"
+    )
     with pytest.raises(InvalidInputError, match=message):
         encode_features(pd.DataFrame({"age": [1]}, index=["a"]), "user_features", "user_id", None)
 
@@ -407,3 +409,12 @@ def test_a_whole_frame_as_long_as_x_is_welcome() -> None:
     items = pd.DataFrame({"genre": ["g", "h", "g"]}, index=["x", "y", "warm"])
     model = EASE().fit(X, item_features=items)
     assert model.items_.ids.tolist() == ["x", "y", "warm"]
+
+
+@pytest.mark.parametrize("dtype", ["string", "Int64", "boolean", object])
+def test_a_column_without_a_single_value_has_no_columns(dtype: Any) -> None:
+    frame = pd.DataFrame({"item_id": [1, 2], "empty": pd.Series([None, None], dtype=dtype)})
+    kinds = FeatureTable(frame).kinds
+    encoded = FeatureEncoder.fit(frame[["empty"]], {"empty": kinds["empty"]}, "|").transform(frame[["empty"]], "frame")
+    assert encoded.matrix.nnz == 0
+    assert not encoded.present.any()

@@ -237,3 +237,10 @@ def test_a_rating_at_the_bar_is_a_positive_whatever_the_kind_of_number(bar: floa
 def test_dates_are_no_targets() -> None:
     with pytest.raises(InvalidInputError, match=r"`y` holds dates; expected one finite number a row"):
         read_target(pd.Series(pd.to_datetime(["2020-01-01", "2020-01-02"])), 2)
+
+
+def test_names_of_columns_are_all_texts_or_none() -> None:
+    with pytest.raises(InvalidTypeError, match=r"The columns of `X` are named 'user_id', 'item_id', 3; expected texts"):
+        as_frame(pd.DataFrame([[1, 2, 3]], columns=["user_id", "item_id", 3]))
+    frame = pd.DataFrame([[1, 2, 3]])
+    assert as_frame(frame) is frame

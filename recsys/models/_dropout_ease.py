@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float32]
 WEIGHT_POWER = -0.5
 # More directions than are asked for, and rounds, of the subspace iteration.
 OVERSAMPLING, ROUNDS = 32, 3
+# The penalty of attributes, relative to the largest entry of their Gram matrix, is at least this.
+LEAST_PENALTY = 1e-9
 
 
 class DropoutEASE(NamedTuple):
@@ -152,6 +154,8 @@ def attribute_ridge(matrix: Csr, attributes: Csr, weights: Floats, l2: float) ->
     weighed = Csr(sparse.diags_array(weights.astype(np.float64)) @ attributes)
     cross = (weighed.T @ matrix).toarray()
     gram = Csr(weighed.T @ attributes)
+    # Next to nothing is no penalty: attributes that say the same would leave the system singular.
+    l2 = max(l2, LEAST_PENALTY * float(gram.diagonal().max()))
     penalties = np.full(gram.shape[0], l2)
     penalties[-1] = 1e-6 * max(gram[-1, -1], 1.0)
     # Attributes that never meet, as most codes of a large category, have a diagonal block: it is eliminated first.

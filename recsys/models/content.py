@@ -49,6 +49,10 @@ JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 5, 2000, 1000
 LANDMARKS = 4096
 # Directions in which users vary less than this, relative to where they vary most, are no more scaled up.
 LEAST_VARIANCE = 1e-6
+# What rounding to single precision leaves of the variance of users who are alike, relative to their vectors.
+ROUNDING = 1e-12
+# More is not told from this: nothing is learned.
+LARGEST_L2 = 1e12
 
 
 class ContentEASE(VectorRecommender):
@@ -114,8 +118,8 @@ class ContentEASE(VectorRecommender):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "l2": [Interval(Real, 0, None, closed="neither")],
-        "attribute_l2": [Interval(Real, 0, None, closed="neither")],
+        "l2": [Interval(Real, 0, LARGEST_L2, closed="right")],
+        "attribute_l2": [Interval(Real, 0, LARGEST_L2, closed="right")],
         "min_rating": [Real, None],
         "random_state": ["random_state"],
     }
@@ -199,7 +203,7 @@ class ContentEASE(VectorRecommender):
         """
         users = self._users_of(matrix, attributes)[np.diff(matrix.indptr) > 0]
         variances, basis = np.linalg.eigh(np.cov(users, rowvar=False, ddof=0).reshape(2 * users.shape[1:]))
-        if variances[-1] <= LEAST_VARIANCE * np.square(users).sum(1).mean():
+        if variances[-1] <= ROUNDING * np.square(users).sum(1).mean():
             # All users are alike.
             return
         spread = np.sqrt(np.maximum(variances, variances[-1] * LEAST_VARIANCE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -116,6 +117,7 @@ class LightGBMRecommender(BaseRecommender):
     num_leaves : int, default=15
         Of a tree.
     learning_rate : float, default=0.05
+        What a tree counts, 1 at the most.
     min_child_samples : int, default=100
         Pairs in a leaf, at the least.
     n_negatives : int, default=10
@@ -159,8 +161,8 @@ class LightGBMRecommender(BaseRecommender):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "num_leaves": [Interval(Integral, 2, 131_072, closed="both")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "min_child_samples": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, 1, closed="right")],
+        "min_child_samples": [Interval(Integral, 1, 2**31 - 1, closed="both")],
         "n_negatives": [Interval(Integral, 1, MAX_NEGATIVES, closed="both")],
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
@@ -245,7 +247,8 @@ class LightGBMRecommender(BaseRecommender):
         )
         with tqdm(total=self.n_estimators, desc=type(self).__name__, disable=not self.verbose) as bar:
             booster = lightgbm.train(parameters, rows, self.n_estimators, callbacks=[lambda _: bar.update()])
-        return Trees(booster.model_to_string(), slope)
+        # How many threads grew the trees is no part of the model.
+        return Trees(re.sub(r"\[num_threads: \d+\]", "[num_threads: 0]", booster.model_to_string()), slope)
 
     def _n_threads(self, n_pairs: int) -> int:
         """How many threads such a number of pairs is worth."""

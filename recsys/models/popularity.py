@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils._param_validation import Interval
 
+from recsys._fields import read_days
 from recsys._sparse import Csr, pattern
 from recsys._state import Features
 from recsys.exceptions import InvalidInputError, examples
@@ -151,19 +152,11 @@ class Popularity(VectorRecommender):
                 f"{examples(frame.columns[2:]) or 'none'}; expected one of them, which holds numbers or dates."
             )
         column = frame[self.time]
-        if pd.api.types.infer_dtype(column, skipna=True) in ("date", "datetime"):
-            column = pd.to_datetime(column)
-        if pd.api.types.is_datetime64_any_dtype(column.dtype):
-            # Not in place: pandas 2 would write into `X`.
-            column = column - pd.Timestamp(0, tz=column.dt.tz)
-        if pd.api.types.is_timedelta64_dtype(column.dtype):
-            column = column.dt.total_seconds() / 86_400
-        times = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-        if not np.isfinite(times).all():
-            bad = frame[self.time][~np.isfinite(times)]
+        times = read_days(column, f"The column {self.time!r} of `X`")
+        if np.isnan(times).any():
             raise InvalidInputError(
-                f"`X` holds {examples(bad)} in the column {self.time!r}; expected a number or date in every row, as "
-                f"`half_life` is set."
+                f"`X` holds {examples(column[np.isnan(times)])} in the column {self.time!r}; expected a number or date "
+                f"in every row, as `half_life` is set."
             )
         return times
 
@@ -225,6 +218,9 @@ class Popularity(VectorRecommender):
         by_name = {field.name: field for field in features.fields}
         for name in self._fields:
             field = by_name[name]
+            if field.start == field.stop:
+                # No user has a value.
+                continue
             block = features.block(field).toarray()
             present = block.any(axis=1)
             value = np.where(present, block.argmax(axis=1) + 1, 0)

@@ -240,6 +240,26 @@ def test_items_are_similar_as_their_scores_go_together(ml: Any) -> None:
     np.testing.assert_allclose(found[others], expected[others], atol=0.02)
 
 
+def test_users_who_differ_a_little_tell_items_apart() -> None:
+    X = pd.DataFrame({"user_id": np.repeat(np.arange(1000), 4), "item_id": list("abcd") * 1000})
+    few = (X["user_id"] < 2) & X["item_id"].isin(["a", "b"]) | (X["user_id"] >= 998) & X["item_id"].isin(["c", "d"])
+    model = ContentEASE(random_state=0).fit(X[~few])
+    found = model.similar_items(["a"], k=3).set_index("similar_item_id")["score"]
+    assert found.index[0] == "b"
+    assert found["b"] > 0.99
+    assert found["c"] < 0
+
+
+def test_a_penalty_of_nothing_leaves_no_singular_system() -> None:
+    X, users, _ = world()
+    twice = users.assign(again=users["club"])
+    scores = [
+        ContentEASE(l2=5.0, attribute_l2=l2, random_state=0).fit(X, user_features=twice).predict(X)
+        for l2 in (1e-20, 1e-9)
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)
+
+
 def test_users_who_are_all_alike_leave_the_vectors_as_they_are() -> None:
     X = pd.DataFrame({"user_id": np.repeat(range(5), 3), "item_id": list("abc") * 5})
     model = ContentEASE(random_state=0).fit(X)

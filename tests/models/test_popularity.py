@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import warnings
 from pathlib import Path
 from typing import Any
@@ -189,13 +190,52 @@ def test_rows_without_an_age_end_what_was_known_of_ages() -> None:
         model.set_params(half_life=2).partial_fit(TAKEN)
 
 
-@pytest.mark.parametrize("kind", ["timedelta", "date"])
-def test_times_of_any_kind_are_days(kind: str) -> None:
+def times_of_every_kind() -> dict[str, pd.Series]:
     days = pd.to_timedelta(TAKEN["day"], "D")
-    times = days if kind == "timedelta" else (pd.Timestamp("2020-01-01") + days).dt.date
+    dates = pd.Timestamp("2020-01-01") + days
+    zones = [dt.timezone(dt.timedelta(hours=i % 3)) for i in range(len(dates))]
+    return {
+        "timedelta": days,
+        "durations as objects": pd.Series([dt.timedelta(days=float(day)) for day in TAKEN["day"]], dtype=object),
+        "datetime": dates,
+        "zone": dates.dt.tz_localize("Europe/Berlin"),
+        "date": dates.dt.date,
+        "numpy objects": pd.Series(list(dates.to_numpy()), dtype=object),
+        "category": dates.astype("category"),
+        "hours": dates.dt.to_period("h"),
+        "several zones": pd.Series(
+            [time.tz_localize("UTC").astimezone(zone) for time, zone in zip(dates, zones, strict=True)], dtype=object
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", times_of_every_kind())
+def test_times_of_any_kind_are_days(kind: str) -> None:
+    times = times_of_every_kind()[kind]
     expected = Popularity(half_life=2, time="day").fit(TAKEN).popularity_
     found = Popularity(half_life=2, time="day").fit(TAKEN.assign(day=times)).popularity_
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "times", [["soon"] * 6, [dt.date(2020, 1, 1), dt.date(9999, 12, 31), *[dt.date(1, 1, 1)] * 4], [1 + 2j] * 6]
+)
+def test_other_times_are_refused_or_read(times: list[Any]) -> None:
+    model = Popularity(half_life=2, time="day")
+    X = TAKEN.assign(day=pd.Series(times, dtype=object))
+    if isinstance(times[0], dt.date) and pd.to_datetime(pd.Series(times), errors="coerce").notna().all():
+        assert np.isfinite(model.fit(X).popularity_).all()
+        return
+    with pytest.raises(InvalidInputError, match=r"The column 'day' of `X` is read as numeric"):
+        model.fit(X)
+
+
+@pytest.mark.parametrize("by", ["age", ["club", "age"]])
+def test_a_field_of_which_nothing_is_known_makes_no_groups(by: Any) -> None:
+    pairs = pd.DataFrame({"user_id": [1, 2, 3], "item_id": list("aab")})
+    users = pd.DataFrame({"user_id": [1, 2, 3], "age": np.nan, "club": list("xxy")})
+    model = Popularity(by=by).fit(pairs, user_features=users)
+    assert len(model.group_keys_) == (0 if by == "age" else 2)
 
 
 def test_too_many_fields_for_groups_are_refused_and_any_sequence_names_them() -> None:
