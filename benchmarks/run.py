@@ -219,6 +219,8 @@ def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: 
     ]
     if name == "ml-1m":
         lines.append("ML-1M, 7.9 % of timestamps estimated: this touches the scenarios split by time.\n")
+    if (TUNED / f"{name}.json").exists():
+        lines.append(f"Parameters were chosen on validation rows: ``benchmarks/tuned/{name}.json``.\n")
     lines.append("Bold: the best of the row, and those whose paired interval below it touches zero.\n")
     lines.append(summary_table(evaluation, table))
     lines += [scenario_table(evaluation, table, scenario) for scenario in table["scenario"].unique()]
