@@ -277,8 +277,9 @@ class EstimatorState(BaseEstimator, ABC):
         trained = hot
         if interactions is not None:
             fresh = read_request_history(interactions, ids, self.items_, self.id_names_, self.min_rating)
-            history = history + positives(fresh)
-            trained = hot & (np.diff(fresh.indptr) == 0)
+            taken = positives(fresh)
+            history = history + taken
+            trained = hot & (np.diff(taken.indptr) == 0)
             seen = pattern(seen) + pattern(fresh)
         path = np.where(hot, HOT, np.where(np.diff(history.indptr) > 0, FEW_SHOT, COLD)).astype(np.int8)
         if on_cold != "popular" and self._uses_user_features:

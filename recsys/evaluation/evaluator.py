@@ -270,14 +270,21 @@ class Evaluator:
         X = interactions[["user_id", "item_id"]]
         times = interactions.get("timestamp")
         splits = self._splits(X, times)
+        names = pd.MultiIndex.from_tuples([(split.name, seed) for seed, split in splits])
+        if not names.is_unique:
+            raise InvalidInputError(
+                f"`splitters` gives several splits named {examples(names[names.duplicated()].get_level_values(0))}; "
+                f"expected one of each name a seed: pass more `seeds` instead of `n_splits`, and evaluate splitters of "
+                f"one kind apart."
+            )
         self._check(X, splits, times)
         per_user, costs = [], []
         with self._progress(len(splits) * len(models)) as progress:
             for name, template in models.items():
-                fitted: tuple[bytes, BaseRecommender, float, float] | None = None
+                fitted: tuple[tuple[int, bytes], BaseRecommender, float, float] | None = None
                 for seed, split in splits:
                     progress.set_description(f"{name}, {split.name}, seed {seed}")
-                    digest = bytes([seed % 256]) + split.train.tobytes()
+                    digest = seed, split.train.tobytes()
                     if fitted is None or fitted[0] != digest:
                         train = _in_random_order(X.iloc[split.train], seed)
                         fitted = (digest, *_fit(template, train, _features(data, seed), seed))
@@ -391,8 +398,13 @@ def _features(data: Any, seed: int) -> dict[str, FeatureTable]:
             continue
         if not isinstance(frame, pd.DataFrame):
             raise InvalidTypeError(f"`data.{name}` is of type {type(frame).__name__}; expected a DataFrame or None.")
-        if len(frame.columns.difference(["user_id" if name == "users" else "item_id"])):
-            found[argument] = FeatureTable(frame.sample(frac=1, random_state=seed))
+        id_name = "user_id" if name == "users" else "item_id"
+        if len(frame.columns.difference([id_name])):
+            numbered = id_name not in frame.columns and frame.index.equals(pd.RangeIndex(len(frame)))
+            # Row numbers that nobody named are no ids, which only shows as long as they are in order.
+            found[argument] = FeatureTable(
+                frame if numbered and frame.index.name is None else frame.sample(frac=1, random_state=seed)
+            )
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import FeatureTable
+from recsys import DeepFM, FeatureTable, MatrixFactorization
 from recsys.exceptions import ColdStartError, ColdStartWarning, DataWarning, InvalidInputError
 from recsys.vectors import VectorRecommender
 from tests.contract.suite import (
@@ -411,3 +411,15 @@ def test_a_history_that_says_nothing_is_answered_by_more_than_the_order_of_the_c
     pairs = found[["user_id", "item_id"]]
     told = model.explain(pairs, interactions=clicks)
     np.testing.assert_allclose(told.groupby("row")["contribution"].sum(), found["score"], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [DeepFM(max_iter=2, random_state=0), MatrixFactorization(loss="bpr", random_state=0)])
+def test_a_row_that_only_counts_as_seen_leaves_a_hot_user_as_it_was(model: Any) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"user_id": rng.integers(0, 30, 400), "item_id": rng.integers(0, 20, 400)}).drop_duplicates()
+    model.set_params(min_rating=4).fit(X, np.full(len(X), 5.0))
+    new = np.setdiff1d(np.arange(20), X["item_id"][X["user_id"] == 3])[:1]
+    disliked = pd.DataFrame({"user_id": [3], "item_id": new, "rating": [1.0]})
+    plain, told = model.recommend([3], exclude=new), model.recommend([3], exclude=new, interactions=disliked)
+    np.testing.assert_array_equal(plain["item_id"], told["item_id"])
+    np.testing.assert_array_equal(plain["score"], told["score"])

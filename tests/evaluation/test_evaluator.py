@@ -223,3 +223,26 @@ def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any
     splitters = options.pop("splitters", [LeaveLastOut()])
     with pytest.raises(InvalidInputError, match=re.escape(message)):
         Evaluator(splitters, **options).evaluate({"Popularity": Unfit()}, data)
+
+
+def test_features_without_ids_are_refused(data: Any) -> None:
+    users = data.users.drop(columns="user_id").sample(frac=1, random_state=1).reset_index(drop=True)
+    nameless = {"interactions": data.interactions, "users": users, "items": None}
+    with pytest.raises(InvalidInputError, match="user_features"):
+        Evaluator([LeaveLastOut()], n_resamples=10).evaluate({"Popularity": Popularity()}, nameless)
+
+
+@pytest.mark.parametrize("splitters", [[LeaveLastOut(), LeaveLastOut(n_last=2)], [RandomSplit(n_splits=2)]])
+def test_splits_of_one_name_are_refused(splitters: list[Any], data: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"`splitters` gives several splits named '(leave-last-out|random)'"):
+        Evaluator(splitters, n_resamples=10).evaluate({"Popularity": Popularity()}, data)
+
+
+def test_a_seed_gets_a_fit_of_its_own(data: Any) -> None:
+    models = {"Popularity": Popularity(), "MF": MatrixFactorization(n_factors=2, max_iter=1)}
+
+    def values(seeds: tuple[int, ...]) -> Any:
+        found = Evaluator([LeaveLastOut()], seeds=seeds, n_resamples=10).evaluate(models, data).per_user
+        return found[(found["seed"] == 256) & (found["model"] == "MF")]["NDCG@10"].to_numpy()
+
+    np.testing.assert_array_equal(values((0, 256)), values((256,)))
