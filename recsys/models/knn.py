@@ -33,7 +33,7 @@ class ContentKNN(BaseRecommender):
 
     Parameters
     ----------
-    n_neighbors : int, default=6
+    n_neighbors : int, default=100
         Neighbours kept an item.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
@@ -56,7 +56,7 @@ class ContentKNN(BaseRecommender):
         "min_rating": [Real, None],
     }
 
-    def __init__(self, *, n_neighbors: int = 6, min_rating: float | None = None) -> None:
+    def __init__(self, *, n_neighbors: int = 100, min_rating: float | None = None) -> None:
         self.n_neighbors = n_neighbors
         self.min_rating = min_rating
 

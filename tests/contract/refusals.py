@@ -220,7 +220,7 @@ LATER = {
         lambda m, w: m.fit(w.X).predict(w.X, user_features=w.users),
         (
             "`user_features` has features, but the model was fitted without",
-            "expected None",
+            "expected none",
             "pass features to `fit` first",
         ),
     ),
@@ -228,7 +228,7 @@ LATER = {
         lambda m, w: m.fit(w.X).explain(w.X, item_features=w.items),
         (
             "`item_features` has features, but the model was fitted without",
-            "expected None",
+            "expected none",
             "pass features to `fit` first",
         ),
     ),
