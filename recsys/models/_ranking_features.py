@@ -327,15 +327,15 @@ def _standardised(users: Doubles, items: Doubles, hot: npt.NDArray[np.bool_]) ->
 
 def _inner_products(users: Doubles, items: Doubles | Csr, rows: Codes, columns: Codes) -> Doubles:
     """``users[row] @ items[column]`` of pairs, (n_pairs,)."""
-    found = np.zeros(len(rows))
-    if isinstance(items, Csr):
-        taken = take_rows(items, columns)
-        pair = np.repeat(np.arange(len(rows)), np.diff(taken.indptr))
-        found += np.bincount(pair, users[rows[pair], taken.indices] * taken.data, minlength=len(rows))
-        return found
+    found = np.empty(len(rows))
     for start in range(0, len(rows), PAIRS):
         at = slice(start, start + PAIRS)
-        found[at] = np.einsum("ij,ij->i", users[rows[at]], items[columns[at]])
+        if isinstance(items, Csr):
+            taken, some = take_rows(items, columns[at]), rows[at]
+            pair = np.repeat(np.arange(len(some)), np.diff(taken.indptr))
+            found[at] = np.bincount(pair, users[some[pair], taken.indices] * taken.data, minlength=len(some))
+        else:
+            found[at] = np.einsum("ij,ij->i", users[rows[at]], items[columns[at]])
     return found
 
 

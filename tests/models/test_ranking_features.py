@@ -193,6 +193,8 @@ def test_pairs_are_entries_of_the_table_whoever_else_is_asked_for(context: bool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking_features, "TABLE_VALUES", 1)
         np.testing.assert_array_equal(table(features, queries(of)), whole)
+        patch.setattr(ranking_features, "PAIRS", 7)
+        np.testing.assert_array_equal(features.pairs(queries(of), rows, items), whole[rows, items])
 
 
 def test_items_that_join_change_nothing_else_and_alike_ones_are_alike() -> None:
