@@ -218,9 +218,10 @@ def _holds_dates(values: pd.Series) -> bool:
 
 def _look_like_vectors(values: pd.Series) -> bool:
     """Whether lists are dense vectors: numbers, equally many, and not a set of whole numbers (labels) each."""
+    if not values.map(lambda value: isinstance(value, (list, tuple, np.ndarray))).all():
+        return False
     lengths = values.map(len)
-    ordered = values.map(lambda value: isinstance(value, (list, tuple, np.ndarray)))
-    if not ordered.all() or lengths.nunique() != 1 or lengths.iloc[0] < 2:
+    if lengths.nunique() != 1 or lengths.iloc[0] < 2:
         return False
     members = values.reset_index(drop=True).explode().dropna().infer_objects()
     if not pd.api.types.is_numeric_dtype(members.dtype) or pd.api.types.is_bool_dtype(members.dtype):

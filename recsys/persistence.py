@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import sparse
 
-from recsys.exceptions import CorruptModelError, PersistenceError, SchemaVersionError, examples
+from recsys.exceptions import CorruptModelError, InvalidTypeError, PersistenceError, SchemaVersionError, examples
 from recsys.features import EncodedFeatures, FeatureEncoder
 from recsys.vocabulary import Vocabulary
 
@@ -100,7 +100,7 @@ def write_directory(path: str | os.PathLike[str], state: dict[str, Any], header:
     """
     from safetensors.numpy import save
 
-    directory = Path(path)
+    directory = _as_path(path)
     _refuse_foreign(directory)
     arrays: dict[str, np.ndarray] = {}
     in_header: dict[str, np.ndarray] = {}
@@ -174,7 +174,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     PersistenceError, CorruptModelError, SchemaVersionError
         As in `read_directory`.
     """
-    file = Path(path) / MANIFEST
+    file = _as_path(path) / MANIFEST
     try:
         manifest = json.loads(_read(file))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -412,6 +412,12 @@ def _checksum(manifest: dict[str, Any]) -> str:
 def _json(value: Any, indent: int | None = None) -> bytes:
     text = json.dumps(value, indent=indent, sort_keys=indent is None, ensure_ascii=False)
     return text.encode("utf-8", "surrogatepass")
+
+
+def _as_path(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidTypeError(f"`path` is {path!r}; expected the name of a directory, as text or a Path.")
+    return Path(path)
 
 
 def _refuse_foreign(directory: Path) -> None:

@@ -16,7 +16,7 @@ from scipy import sparse
 
 import recsys
 from recsys import EASE, AutoRec, Popularity, load, persistence
-from recsys.exceptions import CorruptModelError, PersistenceError, SchemaVersionError
+from recsys.exceptions import CorruptModelError, InvalidTypeError, PersistenceError, SchemaVersionError
 from recsys.persistence import read_directory, write_directory
 from recsys.retrieval import ItemIndex
 from recsys.vocabulary import Vocabulary
@@ -166,6 +166,12 @@ def test_a_directory_without_a_model_is_none(tmp_path: Path) -> None:
         ) as caught:
             load(path)
         assert caught.type is PersistenceError
+
+
+def test_what_is_no_path_is_refused(old: EASE) -> None:
+    for attempt in (load, old.save):
+        with pytest.raises(InvalidTypeError, match="`path` is None; expected the name of a directory"):
+            attempt(None)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "state"])

@@ -18,6 +18,7 @@ from recsys._requests import read_k
 from recsys.base import BaseRecommender
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
+from recsys.evaluation.splits import check_integer
 from recsys.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, randomisation_test
 from recsys.exceptions import ColdStartWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.features import FeatureTable
@@ -243,18 +244,7 @@ class Evaluator:
             If there is no model, no splitter or no seed, a parameter is not what is described above, the baseline is
             none of the models, or a split leaks.
         """
-        for name, value in (("models", models), ("splitters", self.splitters), ("seeds", self.seeds)):
-            if not len(value):
-                raise InvalidInputError(f"`{name}` is empty; expected at least one.")
-        if self.baseline not in models:
-            raise InvalidInputError(
-                f"`baseline` is {self.baseline!r}, none of the models. {did_you_mean(self.baseline, models)}"
-            )
-        for splitter in self.splitters:
-            if not hasattr(splitter, "splits"):
-                raise InvalidTypeError(
-                    f"`splitters` holds a {type(splitter).__name__}; expected splitters such as LeaveLastOut()."
-                )
+        self._check_arguments(models)
         # What the parameters are used for at the end is tried before hours of work.
         one = pd.DataFrame({"user_id": [0], "item_id": [0], "rank": [1]})
         ranking_metrics(one, one, read_k(self.k), self.metrics)
@@ -306,6 +296,28 @@ class Evaluator:
             self.confidence,
             metrics,
         )
+
+    def _check_arguments(self, models: Any) -> None:
+        if not isinstance(models, Mapping):
+            raise InvalidTypeError(f'`models` is of type {type(models).__name__}; expected a dict: {{"EASE": EASE()}}, say.')
+        for name, value in (("splitters", self.splitters), ("seeds", self.seeds)):
+            if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+                raise InvalidTypeError(f"`{name}` is {value!r}; expected a sequence: pass [{value!r}].")
+        for name, value in (("models", models), ("splitters", self.splitters), ("seeds", self.seeds)):
+            if not len(value):
+                raise InvalidInputError(f"`{name}` is empty; expected at least one.")
+        for name, model in models.items():
+            if isinstance(model, type) or not hasattr(model, "recommend"):
+                raise InvalidTypeError(f"`models` holds {model!r} as {name!r}; expected an estimator, such as EASE().")
+        if self.baseline not in models:
+            raise InvalidInputError(
+                f"`baseline` is {self.baseline!r}, none of the models. {did_you_mean(str(self.baseline), models)}"
+            )
+        for splitter in self.splitters:
+            if isinstance(splitter, type) or not hasattr(splitter, "splits"):
+                raise InvalidTypeError(f"`splitters` holds {splitter!r}; expected splitters such as LeaveLastOut().")
+        for seed in self.seeds:
+            check_integer(seed, "seeds", 0)
 
     def _splits(self, X: pd.DataFrame, times: pd.Series | None) -> list[tuple[int, Split]]:
         found: list[tuple[int, Split]] = []

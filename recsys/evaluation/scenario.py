@@ -254,7 +254,7 @@ def _times(groups: Any, n: int, who: str) -> Times:
         where = examples(np.flatnonzero(index.isna()))
         raise InvalidInputError(f"`groups` holds missing timestamps (rows {where}); expected one in every row.")
     if isinstance(index, pd.DatetimeIndex):
-        return index.as_unit("ns").asi8
+        return index.asi8
     if index.dtype.kind not in "iuf":
         raise InvalidTypeError(f"`groups` has dtype {index.dtype}; expected timestamps, as numbers or datetimes.")
     times: Times = index.to_numpy(dtype=np.float64 if index.dtype.kind == "f" else np.int64)

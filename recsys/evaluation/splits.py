@@ -136,7 +136,7 @@ class RandomSplit(_Splitter):
                 f"`test_size` + `validation_size` is {self.test_size + self.validation_size:g}; "
                 f"expected a sum below 1, so that train rows are left."
             )
-        _check_integer(self.n_splits, "n_splits", 1)
+        check_integer(self.n_splits, "n_splits", 1)
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """How many (train, test) pairs `split` yields: `n_splits`."""
@@ -174,7 +174,7 @@ class LeaveLastOut(_Splitter):
     n_last: int = 1
 
     def __post_init__(self) -> None:
-        _check_integer(self.n_last, "n_last", 1)
+        check_integer(self.n_last, "n_last", 1)
 
     @property
     def _needs_times(self) -> bool:
@@ -266,11 +266,12 @@ class UserColdSplit(_Splitter):
         _check_share(self.test_size, "test_size")
         if self.reveal not in ("random", "first"):
             raise InvalidInputError(f"`reveal` is {self.reveal!r}; expected 'random' or 'first'.")
-        if isinstance(self.k, (str, int)) or not len(self.k) or len(set(self.k)) != len(self.k):
+        listed = not isinstance(self.k, str) and isinstance(self.k, (Sequence, np.ndarray))
+        if not listed or not len(self.k) or len(set(self.k)) != len(self.k):
             raise InvalidInputError(f"`k` is {self.k!r}; expected distinct numbers, such as (0, 1, 2, 5, 10).")
         for k in self.k:
             if k != "all":
-                _check_integer(k, "k", 0)
+                check_integer(k, "k", 0)
         if self.query_size != "rest":
             _check_share(self.query_size, "query_size")
         elif "all" in self.k:
@@ -393,8 +394,10 @@ def _rounded_up(size: float, n: Rows) -> Rows:
 def _seed(random_state: Any) -> int:
     """The number that, as `random_state`, repeats what follows."""
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
-        _check_integer(random_state, "random_state", 0)
+        check_integer(random_state, "random_state", 0)
         return int(random_state)
+    if random_state is not None and not isinstance(random_state, np.random.RandomState):
+        raise InvalidTypeError(f"`random_state` is {random_state!r}; expected a number, a RandomState or None.")
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
@@ -405,7 +408,7 @@ def _check_share(value: Any, name: str) -> None:
         raise InvalidInputError(f"`{name}` is {value!r}; expected a share between 0 and 1, exclusive.")
 
 
-def _check_integer(value: Any, name: str, least: int) -> None:
+def check_integer(value: Any, name: str, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise InvalidTypeError(f"`{name}` is {value!r}; expected an integer of {least} or more.")
     if value < least:

@@ -148,7 +148,7 @@ class AutoRec(VectorRecommender):
     _uses_user_features = True
 
     network_: Autoencoder
-    # What was encoded; another kind starts afresh.
+    # What was encoded: another kind starts afresh.
     fitted_kind_: str
     columns_: Codes
     target_scale_: float
@@ -321,7 +321,7 @@ class AutoRec(VectorRecommender):
 
     def _items_appended(self) -> None:
         new = self.item_features_.take(np.arange(len(self.item_vectors_), len(self.items_)))
-        if self.kind == "user":
+        if self.fitted_kind_ == "user":
             vectors, history = self._from_content(new)
             self.item_vectors_ = np.concatenate([self.item_vectors_, vectors])
             self.history_vectors_ = np.concatenate([self.history_vectors_, history])
@@ -336,7 +336,7 @@ class AutoRec(VectorRecommender):
         return self.item_vectors_[:, :-1]
 
     def _user_vectors(self, batch: UserBatch) -> Floats:
-        if self.kind == "user":
+        if self.fitted_kind_ == "user":
             return _with_one(self._codes_of(batch.history, batch.features, self.history_vectors_))
         vectors = np.empty((len(batch), self.item_vectors_.shape[1]), dtype=np.float32)
         holds = self._as_in_fit(batch)
@@ -352,7 +352,7 @@ class AutoRec(VectorRecommender):
         Sources are the fields of who is encoded, "history" and "number of interactions", and the priors "average" (the
         constant c) and "bias"; the weight of a field is its share of the length of what z is the sum of.
         """
-        if self.kind == "user":
+        if self.fitted_kind_ == "user":
             history, features, table = batch.history, batch.features, torch.from_numpy(self.history_vectors_)
             entities, against = rows, self.item_vectors_[items]
         else:
@@ -376,7 +376,7 @@ class AutoRec(VectorRecommender):
             turned = against[chunk, :-1] * slope[entities[chunk]]
             parts[chunk] = np.einsum("nfd,nd->nf", values[entities[chunk]], turned)
         names = [*(field.name for field in features.fields), "history", "number of interactions"]
-        told = told_fields(self.kind, names, weights[entities, :-1], parts[:, :-1])
+        told = told_fields(self.fitted_kind_, names, weights[entities, :-1], parts[:, :-1])
         priors = np.column_stack([parts[:, -1], against[:, -1]])
         of_prior = np.column_stack([weights[entities, -1], np.ones(len(rows), dtype=np.float32)])
         return pd.concat([told, told_fields("prior", ["average", "bias"], of_prior, priors)])

@@ -211,7 +211,8 @@ class ContrastiveRecommender(VectorRecommender):
                 seed,
             )
         towers = self._new_towers(data, seed)
-        if warm:
+        # Another width starts afresh.
+        if warm and self.towers_.sizes["factors"] == self.n_factors:
             _start_from(towers, self.towers_, self.shrink, self.perturb)
         trainer = Trainer(towers, problem, recipe, seed)
         bar = type(self).__name__ if self.verbose else None

@@ -144,6 +144,7 @@ class MatrixFactorization(VectorRecommender):
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+        self.fitted_loss_ = self.loss
         users, items = (self._start(axis, data.matrix.shape[axis], warm, rng) for axis in (0, 1))
         # What was fitted before is near its optimum: a third of the rounds moves it to the new one.
         n_rounds = max(1, self.max_iter // 3) if warm else self.max_iter
@@ -241,7 +242,7 @@ class MatrixFactorization(VectorRecommender):
     def _fold_in(self, history: Csr, features: EncodedFeatures) -> Floats:
         """The vectors of users with these histories and features."""
         means = self._user_means(features)
-        if self.loss == "bpr":
+        if self.fitted_loss_ == "bpr":
             pooled = pool_histories(history, self.item_factors_)
             return np.asarray(means + pooled @ self.history_coefficients_, dtype=np.float32)
         vectors = als_half_step(
@@ -267,11 +268,11 @@ class MatrixFactorization(VectorRecommender):
         vectors[batch.trained] = self.user_factors_[batch.codes[batch.trained]]
         holds = self._as_in_fit(batch)
         newer = np.flatnonzero(batch.trained & ~holds)
-        if self.loss == "bpr" and len(newer):
+        if self.fitted_loss_ == "bpr" and len(newer):
             # Of the user's own vector, which no regression gives, only the mean moves.
             before = self.user_features_.take(batch.codes[newer])
             vectors[newer] += self._user_means(batch.features.take(newer)) - self._user_means(before)
-        new = np.flatnonzero(~(batch.trained if self.loss == "bpr" else holds))
+        new = np.flatnonzero(~(batch.trained if self.fitted_loss_ == "bpr" else holds))
         if len(new):
             vectors[new] = self._fold_in(batch.history[new], batch.features.take(new))
         return vectors
@@ -280,14 +281,14 @@ class MatrixFactorization(VectorRecommender):
         return self.item_factors_
 
     def _item_embeddings(self) -> Floats:
-        return self.item_factors_[:, : self.item_factors_.shape[1] - (self.loss == "bpr")]
+        return self.item_factors_[:, : self.item_factors_.shape[1] - (self.fitted_loss_ == "bpr")]
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
         """What the history, the features and the average user add; with "bpr", the user's own vector beyond them."""
         asked, targets = batch.take(rows), self.item_factors_[items]
         history, lengths = asked.history, np.diff(asked.history.indptr)
         row = np.repeat(np.arange(len(rows)), lengths)
-        if self.loss == "als":
+        if self.fitted_loss_ == "als":
             # x_u solves A x = sum of c_uj y_j over the history + l2 m_u: it is linear in each of these.
             towards = als_directions(
                 history, self.item_factors_, targets, alpha=self.alpha, regularization=self.l2, gram=self.item_gram_
@@ -311,7 +312,7 @@ class MatrixFactorization(VectorRecommender):
             told = np.flatnonzero(asked.features.present[:, at])
             parts.append(_told(told, "user", field.name, np.einsum("nd,nd->n", vectors[told], pulls[told])))
         parts.append(_told(everyone, "prior", "average user", pulls @ self.user_intercept_))
-        if self.loss == "bpr":
+        if self.fitted_loss_ == "bpr":
             own = self._user_vectors(asked) - self._fold_in(history, asked.features)
             known = np.flatnonzero(asked.trained)
             parts.append(_told(known, "user", "id", np.einsum("nd,nd->n", own[known], targets[known])))

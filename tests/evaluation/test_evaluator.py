@@ -212,7 +212,14 @@ def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> N
         ({"metrics": "NDCG"}, "expected a sequence of names"),
         ({"n_resamples": 0}, "`n_resamples` is 0"),
         ({"confidence": 95}, "`confidence` is 95; expected a number between 0 and 1"),
-        ({"splitters": ["random"]}, "`splitters` holds a str; expected splitters such as LeaveLastOut()"),
+        ({"splitters": ["random"]}, "`splitters` holds 'random'; expected splitters such as LeaveLastOut()"),
+        ({"splitters": [LeaveLastOut]}, "`splitters` holds <class"),
+        ({"splitters": LeaveLastOut()}, "`splitters` is LeaveLastOut(n_last=1); expected a sequence: pass [LeaveLast"),
+        ({"seeds": 3}, "`seeds` is 3; expected a sequence: pass [3]"),
+        ({"seeds": [None]}, "`seeds` is None; expected an integer of 0 or more"),
+        ({"seeds": ["a"]}, "`seeds` is 'a'; expected an integer of 0 or more"),
+        ({"models": [Popularity()]}, '`models` is of type list; expected a dict: {"EASE": EASE()}, say'),
+        ({"models": {"Popularity": Popularity}}, "`models` holds <class 'recsys.models.popularity.Popularity'> as 'Pop"),
     ],
 )
 def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any], message: str) -> None:
@@ -220,9 +227,9 @@ def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any
         def fit(self, *_: Any, **__: Any) -> Any:
             raise AssertionError("fitted")
 
-    splitters = options.pop("splitters", [LeaveLastOut()])
+    splitters, models = options.pop("splitters", [LeaveLastOut()]), options.pop("models", {"Popularity": Unfit()})
     with pytest.raises(InvalidInputError, match=re.escape(message)):
-        Evaluator(splitters, **options).evaluate({"Popularity": Unfit()}, data)
+        Evaluator(splitters, **options).evaluate(models, data)
 
 
 def test_features_without_ids_are_refused(data: Any) -> None:

@@ -62,6 +62,13 @@ def test_nothing_leaks_and_rows_are_ascending_positions(splitter: Any, seed: int
     assert len({split.hash for split in splits}) == len(splits)
 
 
+def test_dates_of_any_year_are_ordered() -> None:
+    X = np.array([[1, 10], [1, 11], [2, 10], [2, 12]])
+    times = pd.DatetimeIndex(np.array(["2500-01-01", "1400-01-01", "2600-01-01", "1500-01-01"], dtype="datetime64[s]"))
+    [split] = GlobalTimeSplit(test_size=0.5).splits(X, groups=times)
+    assert split.test.tolist() == [0, 2]
+
+
 @pytest.mark.parametrize("splitter", ALL, ids=repr)
 def test_the_same_seed_gives_the_same_split_from_frames_and_arrays(splitter: Any) -> None:
     X, times = make()
@@ -272,6 +279,7 @@ def test_repr_is_how_to_make_it() -> None:
         (RandomSplit, {"n_splits": 0}, "`n_splits` is 0; expected an integer of 1 or more"),
         (LeaveLastOut, {"n_last": 0}, "`n_last` is 0"),
         (GlobalTimeSplit, {"test_size": 0}, "`test_size` is 0"),
+        (UserColdSplit, {"k": None}, "`k` is None; expected distinct numbers"),
         (UserColdSplit, {"k": ()}, r"`k` is \(\); expected distinct numbers"),
         (UserColdSplit, {"k": (1, 1)}, "`k` is .1, 1.; expected distinct numbers"),
         (UserColdSplit, {"k": (-1,)}, "`k` is -1; expected an integer of 0 or more"),
@@ -318,5 +326,7 @@ def test_too_little_data_is_refused() -> None:
         next(ItemColdSplit().splits(np.array([[1, 10], [2, 10]])))
     with pytest.raises(InvalidInputError, match="`random_state` is -1; expected an integer of 0 or more"):
         next(RandomSplit(random_state=-1).splits(X))
+    with pytest.raises(InvalidTypeError, match="`random_state` is 'a'; expected a number, a RandomState or None"):
+        next(RandomSplit(random_state="a").splits(X))
     with pytest.raises(ValueError, match="0 sample"):
         next(RandomSplit().splits(pd.DataFrame({"user_id": [], "item_id": []})))
