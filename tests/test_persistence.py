@@ -169,9 +169,10 @@ def test_a_directory_without_a_model_is_none(tmp_path: Path) -> None:
 
 
 def test_what_is_no_path_is_refused(old: EASE) -> None:
+    nothing: Any = None
     for attempt in (load, old.save):
         with pytest.raises(InvalidTypeError, match="`path` is None; expected the name of a directory"):
-            attempt(None)
+            attempt(nothing)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "state"])

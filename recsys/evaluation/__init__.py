@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         novelty,
         popularity_lift,
     )
-    from recsys.evaluation.evaluator import Evaluation, Evaluator
+    from recsys.evaluation.evaluation import Evaluation
+    from recsys.evaluation.evaluator import Evaluator
     from recsys.evaluation.metrics import (
         average_precision,
         hit_matrix,
@@ -80,7 +81,8 @@ __all__ = [
 
 _HOMES = {
     "beyond_accuracy": "cold_exposure coverage gini intra_list_diversity novelty popularity_lift",
-    "evaluator": "Evaluation Evaluator",
+    "evaluation": "Evaluation",
+    "evaluator": "Evaluator",
     "metrics": "average_precision hit_matrix hit_rate mrr ndcg precision recall recall_calibrated",
     "ranking": "ranking_metrics",
     "scenario": "Split check_leaks entity_groups",

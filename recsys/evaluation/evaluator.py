@@ -6,9 +6,8 @@ import contextlib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,145 +15,15 @@ from sklearn.base import clone
 
 from recsys._requests import read_k
 from recsys.base import BaseRecommender
+from recsys.evaluation.evaluation import OVERALL, Evaluation
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
 from recsys.evaluation.splits import check_integer
-from recsys.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, randomisation_test
+from recsys.evaluation.statistics import bootstrap_interval
 from recsys.exceptions import ColdStartWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.features import FeatureTable
 
-__all__ = ["Evaluation", "Evaluator"]
-
-OVERALL = "overall"
-
-
-@dataclass
-class Evaluation:
-    """What an `Evaluator` found.
-
-    Attributes
-    ----------
-    per_user : DataFrame
-        One row a scenario, seed, group, model and user: columns ``scenario``, ``seed``, ``group``, ``model``,
-        ``user_id`` and one for each metric, such as "NDCG@10".
-    costs : DataFrame
-        One row a scenario, seed and model: ``fit_seconds``, ``recommend_seconds`` (for all its users), ``peak_mib``
-        (memory added by the one or the other; NaN where the system does not tell), ``n_users`` and ``cold_share``
-        (users answered by the prior). Scenarios of one training set share its fit.
-    splits : DataFrame
-        One row a scenario and seed: ``hash``, and the rows in ``train``, ``revealed`` and ``test``.
-    baseline : str
-        The model that the others are compared with.
-    n_resamples : int
-    confidence : float
-    """
-
-    per_user: pd.DataFrame
-    costs: pd.DataFrame
-    splits: pd.DataFrame
-    baseline: str
-    n_resamples: int = 5000
-    confidence: float = 0.95
-    metrics: list[str] = field(default_factory=list)
-
-    def table(self) -> pd.DataFrame:
-        """Means over users with intervals, and paired differences from the baseline.
-
-        A user who is tested with several seeds counts once, with the mean over them. The differences are paired by user
-        and their intervals bootstrapped over users; ``p_value`` is of a randomisation test that flips their signs.
-
-        Returns
-        -------
-        DataFrame
-            One row a scenario, group, metric and model: ``n_users``, ``mean``, ``low``, ``high``, ``difference``,
-            ``difference_low``, ``difference_high``, ``p_value`` (NaN for the baseline itself) and ``seed_std``, the
-            standard deviation of the mean over seeds (NaN for a single one).
-        """
-        keys = ["scenario", "group", "model", "user_id"]
-        values = self.per_user.groupby(keys, sort=False, observed=True)[self.metrics].mean()
-        per_seed = self.per_user.groupby(["scenario", "group", "model", "seed"], sort=False, observed=True)[
-            self.metrics
-        ].mean()
-        seed_std = per_seed.groupby(["scenario", "group", "model"], sort=False, observed=True).std()
-        rows = []
-        for key, part in values.groupby(["scenario", "group"], sort=False, observed=True):
-            scenario, group = cast("tuple[str, str]", key)
-            by_model = {str(name): frame.droplevel([0, 1, 2]) for name, frame in part.groupby("model", sort=False)}
-            reference = by_model[self.baseline]
-            for model, frame in by_model.items():
-                aligned = reference.loc[frame.index].to_numpy()
-                rows.append(
-                    self._rows(frame.to_numpy(), aligned, model == self.baseline).assign(
-                        scenario=scenario,
-                        group=group,
-                        model=model,
-                        seed_std=seed_std.xs((scenario, group, model)).to_numpy(),
-                    )
-                )
-        table = pd.concat(rows, ignore_index=True)
-        first = ["scenario", "group", "metric", "model"]
-        return table[first + [column for column in table.columns if column not in first]]
-
-    def compare(self, model: str, other: str, scenario: str, metric: str, group: str = OVERALL) -> Interval:
-        """How much better one model is than another, user by user.
-
-        Parameters
-        ----------
-        model, other : str
-            Names of models.
-        scenario, metric, group : str
-            As in `table`.
-
-        Returns
-        -------
-        Interval
-            Of the mean paired difference.
-
-        Raises
-        ------
-        InvalidInputError
-            If nothing was measured by these names.
-        """
-        rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
-        values = []
-        for name in (model, other):
-            found = rows[rows["model"] == name]
-            if metric not in self.metrics or not len(found):
-                raise InvalidInputError(
-                    f"Nothing was measured for model {name!r}, scenario {scenario!r}, metric {metric!r} and group "
-                    f"{group!r}; expected names that stand in `table()`."
-                )
-            values.append(found.groupby("user_id", sort=False)[metric].mean())
-        return paired_bootstrap(
-            values[0].to_numpy(),
-            values[1].loc[values[0].index].to_numpy(),
-            n_resamples=self.n_resamples,
-            confidence=self.confidence,
-            random_state=0,
-        )
-
-    def _rows(self, values: np.ndarray, reference: np.ndarray, is_baseline: bool) -> pd.DataFrame:
-        options: dict[str, Any] = {"n_resamples": self.n_resamples, "confidence": self.confidence, "random_state": 0}
-        mean, low, high = bootstrap_interval(values, **options)
-        nothing = np.full(len(self.metrics), np.nan)
-        difference: Any = nothing
-        difference_low, difference_high, p_value = difference, difference, difference
-        if not is_baseline:
-            difference, difference_low, difference_high = paired_bootstrap(values, reference, **options)
-            p_value = randomisation_test(values, reference, n_resamples=self.n_resamples, random_state=0)
-        return pd.DataFrame(
-            {
-                "metric": self.metrics,
-                "n_users": len(values),
-                "mean": mean,
-                "low": low,
-                "high": high,
-                "difference": difference,
-                "difference_low": difference_low,
-                "difference_high": difference_high,
-                "p_value": p_value,
-            }
-        )
+__all__ = ["Evaluator"]
 
 
 class Evaluator:
@@ -299,12 +168,14 @@ class Evaluator:
 
     def _check_arguments(self, models: Any) -> None:
         if not isinstance(models, Mapping):
-            raise InvalidTypeError(f'`models` is of type {type(models).__name__}; expected a dict: {{"EASE": EASE()}}, say.')
+            raise InvalidTypeError(
+                f'`models` is of type {type(models).__name__}; expected a dict: {{"EASE": EASE()}}, say.'
+            )
         for name, value in (("splitters", self.splitters), ("seeds", self.seeds)):
             if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
                 raise InvalidTypeError(f"`{name}` is {value!r}; expected a sequence: pass [{value!r}].")
-        for name, value in (("models", models), ("splitters", self.splitters), ("seeds", self.seeds)):
-            if not len(value):
+        for name, size in (("models", len(models)), ("splitters", len(self.splitters)), ("seeds", len(self.seeds))):
+            if not size:
                 raise InvalidInputError(f"`{name}` is empty; expected at least one.")
         for name, model in models.items():
             if isinstance(model, type) or not hasattr(model, "recommend"):

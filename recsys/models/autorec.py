@@ -150,6 +150,10 @@ class AutoRec(VectorRecommender):
     network_: Autoencoder
     # What was encoded: another kind starts afresh.
     fitted_kind_: str
+    # How the vectors of items grow with their popularity: a squared loss fits probabilities, a softmax logits.
+    size_power_: float
+    # Whether weights are the targets.
+    explicit_: bool
     columns_: Codes
     target_scale_: float
     item_vectors_: Floats
@@ -192,11 +196,6 @@ class AutoRec(VectorRecommender):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def _explicit(self) -> bool:
-        """Whether weights are the targets."""
-        return self.loss == "squared" and self.unobserved_weight == 0
-
     def _fit(self, data: TrainingData, warm: bool) -> None:
         if self.kind == "item" and self.loss == "multinomial":
             raise InvalidInputError(
@@ -217,7 +216,9 @@ class AutoRec(VectorRecommender):
         matrix = data.matrix if self.kind == "user" else data.matrix.T.tocsr()
         attributes = data.user_features.matrix if self.kind == "user" else data.item_features.matrix
         columns = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
-        self.target_scale_ = float(np.sqrt(np.mean(matrix.data.astype(np.float64) ** 2))) if self._explicit else 1.0
+        self.explicit_ = self.loss == "squared" and self.unobserved_weight == 0
+        self.size_power_ = SIZE_POWER if self.loss == "squared" and not self.explicit_ else 0.0
+        self.target_scale_ = float(np.sqrt(np.mean(matrix.data.astype(np.float64) ** 2))) if self.explicit_ else 1.0
         targets = self._targets(matrix[:, columns])
         network = Autoencoder(
             {"columns": len(columns), "attributes": attributes.shape[1], "factors": self.n_factors}, seed
@@ -248,7 +249,7 @@ class AutoRec(VectorRecommender):
 
     def _targets(self, history: Csr) -> Csr:
         """What is to be predicted of positives: 1, or their weights, scaled to about that."""
-        if not self._explicit:
+        if not self.explicit_:
             return pattern(history)
         scaled = (history.data / self.target_scale_).astype(np.float32)
         return Csr((scaled, history.indices, history.indptr), shape=history.shape)
@@ -270,7 +271,7 @@ class AutoRec(VectorRecommender):
         logs -= logs.mean()
         vectors = network.columns().detach().numpy()
         history = network.inputs.detach().numpy()
-        damped = (vectors / np.exp(self._size_power * logs)).astype(np.float32)
+        damped = (vectors / np.exp(self.size_power_ * logs)).astype(np.float32)
         content, trust = data.item_features.matrix[hot], counts[:, 0] / (counts[:, 0] + TRUSTED_EVIDENCE)
         self.readout_ = _readout(content, [damped, history, logs], trust, seed)
         self.item_vectors_, self.history_vectors_ = self._from_content(data.item_features)
@@ -283,14 +284,9 @@ class AutoRec(VectorRecommender):
         found = _read(self.readout_, features)
         # No item is more popular than there are users.
         most = np.float32(np.log1p(len(self.users_)))
-        forecast = np.float32(self.target_scale_) * np.exp(self._size_power * np.clip(found[:, -1:], -most, most))
+        forecast = np.float32(self.target_scale_) * np.exp(self.size_power_ * np.clip(found[:, -1:], -most, most))
         width = self.network_.sizes["factors"] + 1
         return found[:, :width] * forecast, np.ascontiguousarray(found[:, width:-1])
-
-    @property
-    def _size_power(self) -> float:
-        """How the vectors of items grow with their popularity: a squared loss fits probabilities, a softmax logits."""
-        return SIZE_POWER if self.loss == "squared" and not self._explicit else 0.0
 
     def _encode_items(self, data: TrainingData) -> None:
         """By item: the codes of the catalogue."""

@@ -264,18 +264,22 @@ def test_min_rating(name: str) -> None:
 
 @every
 def test_parameters_set_after_a_fit_wait_for_the_next(name: str) -> None:
-    other = {"n_factors": {}, "loss": {"als": "bpr", "bpr": "als"}, "kind": {"user": "item", "item": "user"}}
+    others: dict[str, dict[object, object]] = {
+        "n_factors": {},
+        "loss": {"als": "bpr", "bpr": "als", "squared": "multinomial"},
+        "kind": {"user": "item", "item": "user"},
+    }
     world, model = make_world(), CASES[name].make()
     model.set_params(**CASES[name].battery).fit(world.X, world.y, item_features=world.items)
-    asked = {"interactions": pd.DataFrame({"user_id": [6000, 6000, 1000], "item_id": [2, 3, 4]})}
-    before = model.recommend([1000, 6000], k=8, **asked)
-    told = {key: value for key, value in model.get_params().items() if key in other}
+    clicks = pd.DataFrame({"user_id": [6000, 6000, 1000], "item_id": [2, 3, 4]})
+    before = model.recommend([1000, 6000], k=8, interactions=clicks)
+    told = {key: value for key, value in model.get_params().items() if key in others}
     for key, value in told.items():
-        model.set_params(**{key: other[key].get(value, 3)})
-        pd.testing.assert_frame_equal(model.recommend([1000, 6000], k=8, **asked), before)
+        model.set_params(**{key: others[key].get(value, 3)})
+        pd.testing.assert_frame_equal(model.recommend([1000, 6000], k=8, interactions=clicks), before)
         model.set_params(**{key: value})
-    for key, value in told.items():
-        model.set_params(**{key: other[key].get(value, 3)}).partial_fit(world.X, world.y)
+    for key in told.keys() & {"n_factors", "kind"}:
+        model.set_params(**{key: others[key].get(told[key], 3)}).partial_fit(world.X, world.y)
         assert np.isfinite(model.predict(world.X)).all()
 
 

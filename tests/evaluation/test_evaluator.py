@@ -219,7 +219,10 @@ def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> N
         ({"seeds": [None]}, "`seeds` is None; expected an integer of 0 or more"),
         ({"seeds": ["a"]}, "`seeds` is 'a'; expected an integer of 0 or more"),
         ({"models": [Popularity()]}, '`models` is of type list; expected a dict: {"EASE": EASE()}, say'),
-        ({"models": {"Popularity": Popularity}}, "`models` holds <class 'recsys.models.popularity.Popularity'> as 'Pop"),
+        (
+            {"models": {"Popularity": Popularity}},
+            "`models` holds <class 'recsys.models.popularity.Popularity'> as 'Pop",
+        ),
     ],
 )
 def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any], message: str) -> None:
