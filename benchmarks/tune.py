@@ -181,8 +181,11 @@ def record(target: Path, dataset: str, name: str, scenario: str, found: dict[str
     """
     known = json.loads(target.read_text()) if target.exists() else {"models": {}, "best_of_all": {}}
     known.update(dataset=dataset, environment=environment())
-    scenarios = known["models"].setdefault(name, {})
-    scenarios[scenario] = found
+    # What was found in another space cannot be compared.
+    space = found["trials"][0]["params"].keys()
+    before = known["models"].get(name, {}).items()
+    scenarios = {told: old for told, old in before if old["trials"][0]["params"].keys() == space} | {scenario: found}
+    known["models"][name] = scenarios
     known["best_of_all"][name] = best_of_all(scenarios)
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")

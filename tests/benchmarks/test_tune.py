@@ -100,3 +100,9 @@ def test_what_was_found_joins_what_the_file_has(tmp_path: Path) -> None:
         "AutoRec": {"time"},
     }
     assert written["best_of_all"]["EASE"] == {"params": {"l2": 1.0}, "ratio": 1.0}
+    # Of another space, nothing can be compared with what was found before.
+    other = {"params": {"k": 2}, "value": 0.3, "trials": [{"params": {"k": 2}, "value": 0.3}]}
+    tune.record(target, "ml-1m", "EASE", "time", other)
+    written = json.loads(target.read_text())
+    assert written["models"] == {"EASE": {"time": other}, "AutoRec": {"time": entry}}
+    assert written["best_of_all"]["EASE"] == {"params": {"k": 2}, "ratio": 1.0}
