@@ -47,7 +47,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "DeepFM": {
         "max_iter": IntDistribution(4, 8),
         "learning_rate": FloatDistribution(1.5e-3, 6e-3, log=True),
-        "l2": FloatDistribution(1e-3, 2, log=True),
+        "dropout": FloatDistribution(0, 0.4),
         "n_negatives": IntDistribution(2, 8, log=True),
     },
     "LightGBMRecommender": {

@@ -205,6 +205,13 @@ class EstimatorState(BaseEstimator, ABC):
             ) from error
         return read_pairs(frame) if pairs is None else pairs
 
+    def _refuse_other_labels(self, items: pd.Index) -> None:
+        """Refuse ids of another type than the catalogue's: they are a slip, and would all be new items."""
+        if (self.items_.encode(items) < 0).all() and (hint := self.items_.mismatch(items)):
+            raise InvalidInputError(
+                f"`X` names no item of the catalogue, but {examples(items)}; expected its items.{hint}"
+            )
+
     def _read_predict(self: Self, X: Any, item_features: Features) -> tuple[Pairs, Self, Codes]:
         """Rows, their item codes, and a model whose catalogue has all their items."""
         check_is_fitted(self)
@@ -219,6 +226,8 @@ class EstimatorState(BaseEstimator, ABC):
             )
         if (codes >= 0).all():
             return pairs, self, codes
+        if encoded is None:
+            self._refuse_other_labels(pairs.items)
         unknown = pairs.items[codes < 0].unique()
         fresh = EncodedFeatures.empty(len(unknown), self.item_features_.fields)
         if encoded is not None:

@@ -27,7 +27,7 @@ from recsys._state import (
     refuse_without_positives,
 )
 from recsys.evaluation.metrics import hit_matrix, ndcg
-from recsys.exceptions import InvalidInputError, examples
+from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures, fit_features
 from recsys.interactions import PATHS, ContextRows, TrainingData, UserBatch, as_frame, read_pairs, read_target
 from recsys.topk import row_chunks, top_k_chunks
@@ -136,6 +136,8 @@ class BaseRecommender(EstimatorState):
         weights = read_target(y, len(pairs), self.min_rating)
         new_users = self._encode(user_features, "user_features")
         new_items = self._encode(item_features, "item_features")
+        if new_items is None:
+            self._refuse_other_labels(pairs.items)
         context = None if self.context_encoder_ is None else self.context_encoder_.transform(pairs.context, "X")
         old = self.history_.tocoo()
         with ExitStack() as undo:
@@ -394,11 +396,7 @@ class BaseRecommender(EstimatorState):
         wanted = np.flatnonzero(read_target(y, len(pairs), self.min_rating) > 0)
         if not len(wanted):
             return 0.0
-        codes = self.items_.encode(pairs.items)
-        if (codes < 0).all() and (hint := self.items_.mismatch(pairs.items)):
-            raise InvalidInputError(
-                f"`X` names no item of the catalogue, but {examples(pairs.items)}; expected its items.{hint}"
-            )
+        self._refuse_other_labels(pairs.items)
         users, context = pairs.users[wanted], pairs.context.iloc[wanted]
         first, query = self._distinct(users, context)
         batch, seen = self._batch(users[first], None, None, self._used_context(context.iloc[first]), "features")

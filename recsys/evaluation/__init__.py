@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         novelty,
         popularity_lift,
     )
+    from recsys.evaluation.cold_splits import BothColdSplit, ItemColdSplit, UserColdSplit
     from recsys.evaluation.evaluation import Evaluation
     from recsys.evaluation.evaluator import Evaluator
     from recsys.evaluation.metrics import (
@@ -31,13 +32,7 @@ if TYPE_CHECKING:
     )
     from recsys.evaluation.ranking import ranking_metrics
     from recsys.evaluation.scenario import Split, check_leaks, entity_groups
-    from recsys.evaluation.splits import (
-        GlobalTimeSplit,
-        ItemColdSplit,
-        LeaveLastOut,
-        RandomSplit,
-        UserColdSplit,
-    )
+    from recsys.evaluation.splits import GlobalTimeSplit, LeaveLastOut, RandomSplit, SparseSubset
     from recsys.evaluation.statistics import (
         Interval,
         bootstrap_interval,
@@ -47,6 +42,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BothColdSplit",
     "Evaluation",
     "Evaluator",
     "GlobalTimeSplit",
@@ -54,6 +50,7 @@ __all__ = [
     "ItemColdSplit",
     "LeaveLastOut",
     "RandomSplit",
+    "SparseSubset",
     "Split",
     "UserColdSplit",
     "average_precision",
@@ -81,12 +78,13 @@ __all__ = [
 
 _HOMES = {
     "beyond_accuracy": "cold_exposure coverage gini intra_list_diversity novelty popularity_lift",
+    "cold_splits": "BothColdSplit ItemColdSplit UserColdSplit",
     "evaluation": "Evaluation",
     "evaluator": "Evaluator",
     "metrics": "average_precision hit_matrix hit_rate mrr ndcg precision recall recall_calibrated",
     "ranking": "ranking_metrics",
     "scenario": "Split check_leaks entity_groups",
-    "splits": "GlobalTimeSplit ItemColdSplit LeaveLastOut RandomSplit UserColdSplit",
+    "splits": "GlobalTimeSplit LeaveLastOut RandomSplit SparseSubset",
     "statistics": "Interval bootstrap_interval holm paired_bootstrap randomisation_test",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

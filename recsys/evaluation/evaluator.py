@@ -6,6 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from sklearn.base import clone
 
 from recsys._requests import read_k
 from recsys.base import BaseRecommender
+from recsys.evaluation._splitting import LARGEST_SEED, check_numbers
 from recsys.evaluation.evaluation import OVERALL, Evaluation
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
-from recsys.evaluation.splits import check_integer
 from recsys.evaluation.statistics import bootstrap_interval
 from recsys.exceptions import ColdStartWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.features import FeatureTable
@@ -114,20 +115,7 @@ class Evaluator:
             none of the models, or a split leaks.
         """
         self._check_arguments(models)
-        # What the parameters are used for at the end is tried before hours of work.
-        one = pd.DataFrame({"user_id": [0], "item_id": [0], "rank": [1]})
-        ranking_metrics(one, one, read_k(self.k), self.metrics)
-        bootstrap_interval([0.0, 1.0], n_resamples=self.n_resamples, confidence=self.confidence)
-        interactions = _interactions(data)
-        if self.min_rating is not None:
-            if "rating" not in interactions.columns:
-                raise InvalidInputError(
-                    f"`min_rating` is {self.min_rating}, but `data.interactions` has no column 'rating', only "
-                    f"{examples(interactions.columns)}; expected one: add it, or leave `min_rating` out."
-                )
-            interactions = interactions[interactions["rating"] >= self.min_rating].reset_index(drop=True)
-        X = interactions[["user_id", "item_id"]]
-        times = interactions.get("timestamp")
+        X, times = self._rows(data)
         splits = self._splits(X, times)
         names = pd.MultiIndex.from_tuples([(split.name, seed) for seed, split in splits])
         if not names.is_unique:
@@ -167,28 +155,68 @@ class Evaluator:
         )
 
     def _check_arguments(self, models: Any) -> None:
+        """Refuse what would fail after hours of work."""
         if not isinstance(models, Mapping):
             raise InvalidTypeError(
                 f'`models` is of type {type(models).__name__}; expected a dict: {{"EASE": EASE()}}, say.'
             )
-        for name, value in (("splitters", self.splitters), ("seeds", self.seeds)):
+        for name, value, sample in (("splitters", self.splitters, "LeaveLastOut()"), ("seeds", self.seeds, "0")):
             if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
-                raise InvalidTypeError(f"`{name}` is {value!r}; expected a sequence: pass [{value!r}].")
+                raise InvalidTypeError(f"`{name}` is {value!r}; expected a sequence, such as [{sample}].")
         for name, size in (("models", len(models)), ("splitters", len(self.splitters)), ("seeds", len(self.seeds))):
             if not size:
                 raise InvalidInputError(f"`{name}` is empty; expected at least one.")
         for name, model in models.items():
+            if not isinstance(name, str):
+                raise InvalidTypeError(f"`models` has the key {name!r}; expected names, as text.")
             if isinstance(model, type) or not hasattr(model, "recommend"):
                 raise InvalidTypeError(f"`models` holds {model!r} as {name!r}; expected an estimator, such as EASE().")
-        if self.baseline not in models:
+            if isinstance(model, BaseRecommender):
+                model._validate_params()
+        if not isinstance(self.baseline, str) or self.baseline not in models:
             raise InvalidInputError(
                 f"`baseline` is {self.baseline!r}, none of the models. {did_you_mean(str(self.baseline), models)}"
             )
         for splitter in self.splitters:
             if isinstance(splitter, type) or not hasattr(splitter, "splits"):
                 raise InvalidTypeError(f"`splitters` holds {splitter!r}; expected splitters such as LeaveLastOut().")
-        for seed in self.seeds:
-            check_integer(seed, "seeds", 0)
+        check_numbers(self.seeds, "seeds")
+        if max(self.seeds) > LARGEST_SEED:
+            raise InvalidInputError(f"`seeds` holds {max(self.seeds)}; expected numbers up to {LARGEST_SEED}.")
+        if self.min_rating is not None and not isinstance(self.min_rating, Real):
+            raise InvalidTypeError(f"`min_rating` is {self.min_rating!r}; expected a number, such as 4, or None.")
+        read_k(self.k)
+        # A try with a list of one.
+        one = pd.DataFrame({"user_id": [0], "item_id": [0], "rank": [1]})
+        ranking_metrics(one, one, 1, self.metrics)
+        bootstrap_interval([0.0, 1.0], n_resamples=self.n_resamples, confidence=self.confidence)
+
+    def _rows(self, data: Any) -> tuple[pd.DataFrame, pd.Series | None]:
+        """The pairs that take part, and their times where a splitter asks for them."""
+        interactions = _interactions(data)
+        if self.min_rating is not None:
+            if "rating" not in interactions.columns:
+                raise InvalidInputError(
+                    f"`min_rating` is {self.min_rating}, but `data.interactions` has no column 'rating', only "
+                    f"{examples(interactions.columns)}; expected one: add it, or leave `min_rating` out."
+                )
+            rated = interactions["rating"]
+            if not pd.api.types.is_numeric_dtype(rated.dtype):
+                raise InvalidTypeError(
+                    f"Column 'rating' of `data.interactions` has dtype {rated.dtype}; expected numbers."
+                )
+            interactions = interactions[rated >= self.min_rating].reset_index(drop=True)
+            if not len(interactions):
+                raise InvalidInputError(
+                    f"`min_rating` is {self.min_rating}, above every rating; the best is {rated.max()}: lower it."
+                )
+        for splitter in self.splitters:
+            if getattr(splitter, "_needs_times", False) and "timestamp" not in interactions.columns:
+                raise InvalidInputError(
+                    f"`data.interactions` has no column 'timestamp', only {examples(interactions.columns)}, but "
+                    f"{type(splitter).__name__} goes by time; expected one: add it, or leave that splitter out."
+                )
+        return interactions[["user_id", "item_id"]], interactions.get("timestamp")
 
     def _splits(self, X: pd.DataFrame, times: pd.Series | None) -> list[tuple[int, Split]]:
         found: list[tuple[int, Split]] = []

@@ -96,8 +96,10 @@ def _names(metrics: Sequence[str]) -> list[str]:
     """`metrics` as a list of known names."""
     if isinstance(metrics, str):
         raise InvalidTypeError(f"`metrics` is {metrics!r}; expected a sequence of names: pass [{metrics!r}].")
+    if not isinstance(metrics, Sequence) or not len(metrics):
+        raise InvalidTypeError(f"`metrics` is {metrics!r}; expected names, such as ['NDCG', 'Recall'].")
     for name in metrics:
-        if name not in _METRICS:
+        if not isinstance(name, str) or name not in _METRICS:
             raise InvalidInputError(f"`metrics` holds {name!r}. {did_you_mean(str(name), _METRICS)}")
     return list(dict.fromkeys(metrics))
 

@@ -46,7 +46,7 @@ class Split:
         Rows neither learned from nor tested; like train rows they are masked from the lists.
     candidates : pandas.Index or None
         Ids of the items to rank; None: the whole catalogue.
-    cold : {"user", "item"} or None
+    cold : {"user", "item", "both"} or None
         Which side of the test rows must be absent from the train rows.
     order : {"user", "all"} or None
         Test rows are not older than the other rows of the same user, or than all other rows.
@@ -62,10 +62,15 @@ class Split:
     revealed: Rows = field(default_factory=no_rows)
     validation: Rows = field(default_factory=no_rows)
     candidates: pd.Index | None = None
-    cold: Literal["user", "item"] | None = None
+    cold: Literal["user", "item", "both"] | None = None
     order: Literal["user", "all"] | None = None
     seed: int | None = None
     hash: str = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (("cold", ("user", "item", "both")), ("order", ("user", "all"))):
+            if getattr(self, name) not in (None, *known):
+                raise InvalidInputError(f"`{name}` is {getattr(self, name)!r}; expected None or one of {known}.")
 
     def __repr__(self) -> str:
         sizes = {part: len(getattr(self, part)) for part in ROLES}
@@ -141,6 +146,8 @@ def check_leaks(X: Any, split: Split, groups: Any = None) -> None:
     data = Coded.read(X, groups, timed_by=f"split {split.name!r}" if split.order else "")
     parts = {part: np.asarray(getattr(split, part)) for part in ROLES}
     for part, rows in parts.items():
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise InvalidTypeError(f"`{part}` of split {split.name!r} is {rows!r}; expected the positions of rows.")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(data)):
             raise InvalidInputError(
                 f"Split {split.name!r} has {part} rows from {rows.min()} to {rows.max()}; expected positions in "
@@ -164,14 +171,16 @@ def check_leaks(X: Any, split: Split, groups: Any = None) -> None:
 
 
 def _check_cold(data: Coded, split: Split, parts: dict[str, Rows]) -> None:
-    if split.cold is None:
-        return
-    code, ids = (data.user, data.users) if split.cold == "user" else (data.item, data.items)
-    held_out = parts["test"] if split.cold == "item" else np.concatenate([parts["test"], parts["revealed"]])
-    learned = parts["train"] if split.cold == "user" else np.concatenate([parts["train"], parts["revealed"]])
-    both = np.intersect1d(code[held_out], code[np.concatenate([learned, parts["validation"]])])
-    if len(both):
-        raise _leak(split, f"{len(both)} {split.cold}s meant to be cold are in train: {examples(ids.decode(both))}")
+    sides = {"user": ["user"], "item": ["item"], "both": ["user", "item"]}.get(split.cold or "", [])
+    for side in sides:
+        code, ids = (data.user, data.users) if side == "user" else (data.item, data.items)
+        # Revealed rows are of new users, and tell of items.
+        of_revealed = parts["revealed"]
+        held_out = np.concatenate([parts["test"], of_revealed]) if side == "user" else parts["test"]
+        learned = parts["train"] if side == "user" else np.concatenate([parts["train"], of_revealed])
+        both = np.intersect1d(code[held_out], code[np.concatenate([learned, parts["validation"]])])
+        if len(both):
+            raise _leak(split, f"{len(both)} {side}s meant to be cold are in train: {examples(ids.decode(both))}")
 
 
 def _check_order(data: Coded, split: Split, test: Rows, others: Rows) -> None:
@@ -247,6 +256,8 @@ def _times(groups: Any, n: int, who: str) -> Times:
     if groups is None:
         raise InvalidInputError(f"`groups` is None, but {who} needs the timestamp of each row: pass them as `groups`.")
     values = groups if isinstance(groups, (pd.Series, pd.Index)) else np.asarray(groups)
+    if values.dtype == np.float16:
+        values = values.astype(np.float64)
     if values.ndim != 1 or len(values) != n:
         raise InvalidInputError(f"`groups` has shape {values.shape}; expected one timestamp per row of `X`, ({n},).")
     index = pd.Index(values)
@@ -256,8 +267,11 @@ def _times(groups: Any, n: int, who: str) -> Times:
     if isinstance(index, pd.DatetimeIndex):
         return index.asi8
     if index.dtype.kind not in "iuf":
-        raise InvalidTypeError(f"`groups` has dtype {index.dtype}; expected timestamps, as numbers or datetimes.")
-    times: Times = index.to_numpy(dtype=np.float64 if index.dtype.kind == "f" else np.int64)
+        raise InvalidTypeError(
+            f"`groups` has dtype {index.dtype}; expected timestamps, as numbers or datetimes: use pd.to_datetime."
+        )
+    # What pandas keeps as an extension becomes plain; large unsigned numbers stay what they are.
+    times: Times = index.to_numpy(dtype={"i": np.int64, "u": np.uint64, "f": np.float64}[index.dtype.kind])
     return times
 
 

@@ -7,6 +7,7 @@ Seeds are another source of variation; average over them first, user by user, or
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ def bootstrap_interval(
     """
     table = _values(values, "values")
     _check_count(n_resamples, "n_resamples")
-    if not 0 < confidence < 1:
+    if not isinstance(confidence, Real) or not 0 < confidence < 1:
         raise InvalidInputError(f"`confidence` is {confidence!r}; expected a number between 0 and 1, such as 0.95.")
     if len(table) == 1:
         bounds = np.full((2, table.shape[1]), np.nan)

@@ -12,11 +12,13 @@ import pytest
 from recsys import EASE, BaseRecommender, ContentKNN, MatrixFactorization, Popularity
 from recsys.datasets import make_movielens_like
 from recsys.evaluation import (
+    BothColdSplit,
     Evaluation,
     Evaluator,
     ItemColdSplit,
     LeaveLastOut,
     RandomSplit,
+    SparseSubset,
     UserColdSplit,
     bootstrap_interval,
     paired_bootstrap,
@@ -210,14 +212,24 @@ def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> N
         ({"k": "ten"}, "`k` is 'ten'; expected a whole number"),
         ({"metrics": ["NDGC"]}, "`metrics` holds 'NDGC'"),
         ({"metrics": "NDCG"}, "expected a sequence of names"),
+        ({"metrics": []}, "`metrics` is []; expected names, such as ['NDCG', 'Recall']"),
+        ({"metrics": None}, "`metrics` is None; expected names"),
+        ({"confidence": "0.95"}, "`confidence` is '0.95'; expected a number between 0 and 1"),
+        ({"min_rating": "4"}, "`min_rating` is '4'; expected a number, such as 4, or None"),
+        ({"min_rating": 99}, "`min_rating` is 99, above every rating; the best is 5"),
+        ({"baseline": ["Popularity"]}, "`baseline` is ['Popularity'], none of the models"),
         ({"n_resamples": 0}, "`n_resamples` is 0"),
         ({"confidence": 95}, "`confidence` is 95; expected a number between 0 and 1"),
         ({"splitters": ["random"]}, "`splitters` holds 'random'; expected splitters such as LeaveLastOut()"),
         ({"splitters": [LeaveLastOut]}, "`splitters` holds <class"),
-        ({"splitters": LeaveLastOut()}, "`splitters` is LeaveLastOut(n_last=1); expected a sequence: pass [LeaveLast"),
-        ({"seeds": 3}, "`seeds` is 3; expected a sequence: pass [3]"),
+        ({"splitters": LeaveLastOut()}, "`splitters` is LeaveLastOut(n_last=1); expected a sequence, such as [LeaveLa"),
+        ({"seeds": 3}, "`seeds` is 3; expected a sequence, such as [0]"),
+        ({"seeds": [0, 0]}, "`seeds` is [0, 0]; expected distinct numbers"),
+        ({"seeds": [2**32]}, "`seeds` holds 4294967296; expected numbers up to 4294967295"),
         ({"seeds": [None]}, "`seeds` is None; expected an integer of 0 or more"),
         ({"seeds": ["a"]}, "`seeds` is 'a'; expected an integer of 0 or more"),
+        ({"models": {1: Popularity()}}, "`models` has the key 1; expected names, as text"),
+        ({"models": {"Popularity": Popularity(half_life=-1)}}, "The 'half_life' parameter of Popularity must be"),
         ({"models": [Popularity()]}, '`models` is of type list; expected a dict: {"EASE": EASE()}, say'),
         (
             {"models": {"Popularity": Popularity}},
@@ -231,8 +243,45 @@ def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any
             raise AssertionError("fitted")
 
     splitters, models = options.pop("splitters", [LeaveLastOut()]), options.pop("models", {"Popularity": Unfit()})
-    with pytest.raises(InvalidInputError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         Evaluator(splitters, **options).evaluate(models, data)
+
+
+def test_new_users_and_new_items_at_once_and_sparse_users(data: Any) -> None:
+    splitters = [BothColdSplit(k=(0, 2)), SparseSubset(quantile=0.5)]
+    models = {"Popularity": Popularity(), "ContentKNN": ContentKNN()}
+    table = Evaluator(splitters, metrics=("Recall",), n_resamples=10).evaluate(models, data).table()
+    assert set(zip(table["scenario"], table["group"], strict=True)) == {
+        ("both-cold k=0", "overall"),
+        ("both-cold k=0", "cold-start"),
+        ("both-cold k=2", "overall"),
+        ("both-cold k=2", "cold-start"),
+        ("sparse users", "overall"),
+        ("sparse users", "hot"),
+    }
+    X = data.interactions[["user_id", "item_id"]]
+    [split] = SparseSubset(quantile=0.5, random_state=0).splits(X)
+    train = X.iloc[split.train]
+    counts, worst, best = train["item_id"].value_counts(), [], []
+    masked = X.iloc[np.concatenate([split.train, split.validation])]
+    for user, wanted in X.iloc[split.test].groupby("user_id")["item_id"]:
+        left = counts.drop(masked.loc[masked["user_id"] == user, "item_id"], errors="ignore")
+        bar = left.nlargest(10).min()
+        sure, tied = left.index[left > bar], left.index[left == bar]
+        hits, n_tied, free = wanted.isin(sure).sum(), wanted.isin(tied).sum(), 10 - len(sure)
+        worst.append((hits + max(0, free - (len(tied) - n_tied))) / len(wanted))
+        best.append((hits + min(free, n_tied)) / len(wanted))
+    found = table.query("scenario == 'sparse users' and model == 'Popularity' and group == 'overall'")["mean"].item()
+    # Equal counts rank in an order drawn by seed.
+    assert np.mean(worst) <= found <= np.mean(best)
+    assert np.mean(best) - np.mean(worst) < 0.1
+
+
+def test_a_split_by_time_asks_for_times(data: Any) -> None:
+    timeless = {"interactions": data.interactions.drop(columns="timestamp"), "users": None, "items": None}
+    message = r"`data.interactions` has no column 'timestamp', only .* but LeaveLastOut goes by time"
+    with pytest.raises(InvalidInputError, match=message):
+        Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, timeless)
 
 
 def test_features_without_ids_are_refused(data: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 from recsys.evaluation import (
+    BothColdSplit,
     GlobalTimeSplit,
     ItemColdSplit,
     LeaveLastOut,
     RandomSplit,
+    SparseSubset,
+    Split,
     UserColdSplit,
     check_leaks,
 )
@@ -31,6 +35,10 @@ ALL: list[Any] = [
     UserColdSplit(k=(0, 3, "all"), reveal="first", random_state=0),
     UserColdSplit(k=(0, 3), query_size="rest", random_state=0),
     ItemColdSplit(random_state=0),
+    ItemColdSplit(items="newest", k=(0, 2), hot_test_size=0.1, random_state=0),
+    BothColdSplit(k=(0, 2), random_state=0),
+    SparseSubset(random_state=0),
+    SparseSubset(by="item", random_state=0),
 ]
 
 
@@ -67,6 +75,11 @@ def test_dates_of_any_year_are_ordered() -> None:
     times = pd.DatetimeIndex(np.array(["2500-01-01", "1400-01-01", "2600-01-01", "1500-01-01"], dtype="datetime64[s]"))
     [split] = GlobalTimeSplit(test_size=0.5).splits(X, groups=times)
     assert split.test.tolist() == [0, 2]
+    large = np.array([2**63 + 5, 2**63 - 1, 2**64 - 1, 5], dtype=np.uint64)
+    for stamps in (large, np.array([5.5, 1.5, 6.5, 2.5], dtype=np.float16)):
+        [split] = GlobalTimeSplit(test_size=0.5).splits(X, groups=stamps)
+        assert split.test.tolist() == [0, 2]
+        check_leaks(X, split, stamps)
 
 
 @pytest.mark.parametrize("splitter", ALL, ids=repr)
@@ -88,7 +101,10 @@ def test_scikit_learns_face_agrees_with_splits(splitter: Any) -> None:
     X, times = make()
     pairs = list(splitter.split(X, groups=times))
     assert len(pairs) == splitter.get_n_splits(X)
-    splits = list(splitter.splits(X, groups=times))[: len(pairs)]
+    splits = list(splitter.splits(X, groups=times))
+    if isinstance(splitter, ItemColdSplit):
+        # Scikit-learn's face leaves out where the whole catalogue is ranked.
+        splits = [split for split in splits if split.candidates is not None]
     for (train, test), split in zip(pairs, splits, strict=True):
         assert sorted({*split.train, *split.revealed}) == train.tolist()
         assert split.test.tolist() == test.tolist()
@@ -217,6 +233,61 @@ def test_item_cold_tests_hot_rows_too_where_all_items_are_ranked() -> None:
         check_leaks(X, split)
 
 
+def test_the_newest_items_are_those_seen_first_last() -> None:
+    X, times = make(3)
+    found = {split.name: split for split in ItemColdSplit(items="newest", k=(0, 2)).splits(X, groups=times)}
+    first: dict[str, tuple[int, int]] = {}
+    for row, (item, time) in enumerate(zip(X["item_id"], times, strict=True)):
+        first[item] = min(first.get(item, (10**9, 0)), (time, row))
+    newest = sorted(first, key=lambda item: first[item])[-6:]
+    for split in found.values():
+        assert set(X["item_id"].iloc[split.test]) == set(newest)
+    none, two = (found[f"item-cold newest k={k} (cold candidates)"] for k in (0, 2))
+    assert none.candidates is not None
+    assert set(none.candidates) == set(newest)
+    assert none.test.tolist() == two.test.tolist()
+    assert not X["item_id"].iloc[none.train].isin(newest).any()
+    assert (none.cold, two.cold) == ("item", None)
+    # With k = 2, the first two rows of each in time are learned from, and never tested.
+    for item in newest:
+        rows = sorted(np.flatnonzero(X["item_id"] == item), key=lambda row: (times[row], row))
+        assert sorted(rows[:2]) == [row for row in two.train if X["item_id"][row] == item]
+        assert sorted(rows[2:]) == [row for row in two.test if X["item_id"][row] == item]
+
+
+def test_new_users_meet_new_items() -> None:
+    X, _ = make(1)
+    none, three = BothColdSplit(k=(0, 3), random_state=2).splits(X)
+    assert none.candidates is not None
+    users, items = set(X["user_id"].iloc[none.test]), set(none.candidates)
+    assert (len(items), none.cold, len(none.revealed)) == (6, "both", 0)
+    for row, (user, item) in enumerate(X.itertuples(index=False)):
+        assert (row in none.test) == (user in users and item in items)
+        if row in none.train:
+            assert user not in users
+            assert item not in items
+    assert three.test.tolist() == none.test.tolist()
+    revealed = X.iloc[three.revealed]
+    assert revealed["user_id"].isin(users).sum() == 3 * len(users)
+    assert not revealed["item_id"].isin(items).any()
+    leaky = dataclasses.replace(none, train=np.append(none.train, none.test[:1]), test=none.test[1:])
+    with pytest.raises(InvalidInputError, match="users meant to be cold are in train"):
+        check_leaks(X, leaky)
+
+
+@pytest.mark.parametrize("by", ["user", "item"])
+def test_the_sparse_subset_is_of_those_with_few_train_rows(by: Any) -> None:
+    X, _ = make(4, density=0.3)
+    [split] = SparseSubset(by=by, quantile=0.3, random_state=0).splits(X)
+    column = X[f"{by}_id"]
+    counts = column.iloc[split.train].value_counts()
+    few = set(counts[counts <= np.quantile(counts, 0.3)].index)
+    held_out = np.sort(np.concatenate([split.test, split.validation]))
+    assert len(held_out) == -(-len(X) // 5)
+    assert split.test.tolist() == [row for row in held_out if column[row] in few]
+    assert 0 < len(split.test) < len(held_out)
+
+
 def test_a_validation_part_by_splitting_the_train_rows() -> None:
     X, times = make()
     [outer] = LeaveLastOut().splits(X, groups=times)
@@ -287,6 +358,14 @@ def test_repr_is_how_to_make_it() -> None:
         (UserColdSplit, {"query_size": 2.0}, "`query_size` is 2.0"),
         (UserColdSplit, {"k": (1, "all"), "query_size": "rest"}, "`k` holds 'all', of which `query_size`='rest'"),
         (ItemColdSplit, {"test_size": -1}, "`test_size` is -1"),
+        (ItemColdSplit, {"items": "oldest"}, "`items` is 'oldest'; expected 'random' or 'newest'"),
+        (ItemColdSplit, {"k": (0, 0)}, r"`k` is \(0, 0\); expected distinct numbers"),
+        (BothColdSplit, {"k": np.array(3)}, r"`k` is array\(3\); expected distinct numbers"),
+        (BothColdSplit, {"item_test_size": 1}, "`item_test_size` is 1; expected a share"),
+        (SparseSubset, {"by": "row"}, "`by` is 'row'; expected 'user' or 'item'"),
+        (SparseSubset, {"quantile": 0}, "`quantile` is 0; expected a share"),
+        (Split, {"name": "x", "train": [], "test": [], "cold": "users"}, "`cold` is 'users'; expected None or one of"),
+        (Split, {"name": "x", "train": [], "test": [], "order": "time"}, "`order` is 'time'; expected None or one of"),
     ],
 )
 def test_bad_parameters_are_refused_at_once(splitter: Any, parameters: dict[str, Any], message: str) -> None:
@@ -301,6 +380,7 @@ def test_bad_parameters_are_refused_at_once(splitter: Any, parameters: dict[str,
         (RandomSplit, {"n_splits": 2.0}, "`n_splits` is 2.0; expected an integer"),
         (UserColdSplit, {"k": (1.5,)}, "`k` is 1.5; expected an integer"),
         (UserColdSplit, {"k": ("every",)}, "`k` is 'every'; expected an integer"),
+        (UserColdSplit, {"k": [[1]]}, r"`k` is \[1\]; expected an integer"),
         (UserColdSplit, {"query_size": "half"}, "`query_size` is 'half'"),
     ],
 )
@@ -326,6 +406,8 @@ def test_too_little_data_is_refused() -> None:
         next(ItemColdSplit().splits(np.array([[1, 10], [2, 10]])))
     with pytest.raises(InvalidInputError, match="`random_state` is -1; expected an integer of 0 or more"):
         next(RandomSplit(random_state=-1).splits(X))
+    with pytest.raises(InvalidInputError, match="`random_state` is 4294967296; expected a number up to 4294967295"):
+        next(RandomSplit(random_state=2**32).splits(X))
     with pytest.raises(InvalidTypeError, match="`random_state` is 'a'; expected a number, a RandomState or None"):
         next(RandomSplit(random_state="a").splits(X))
     with pytest.raises(ValueError, match="0 sample"):
