@@ -104,7 +104,7 @@ def joined(parts: list[Evaluation]) -> Evaluation:
     """The evaluations of several scenarios as one."""
     frames = {
         name: pd.concat([getattr(part, name) for part in parts], ignore_index=True)
-        for name in ("per_user", "costs", "splits")
+        for name in ("per_user", "costs", "splits", "failures")
     }
     return replace(parts[0], **frames)
 
@@ -146,6 +146,9 @@ def scenario_table(evaluation: Evaluation, table: pd.DataFrame, scenario: str) -
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for model, found in rows.groupby("model", sort=False):
         overall = found[found["group"] == "overall"].set_index("metric")
+        if error := overall["error"].iloc[0]:
+            lines.append([str(model), f"failed: {error}", *[""] * (len(header) - 2)])
+            continue
         cells = [f"{row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" for _, row in overall.iterrows()]
         best = overall.loc[ndcg]
         above = f"{best['difference']:+.4f} [{best['difference_low']:+.4f}, {best['difference_high']:+.4f}]"
@@ -175,11 +178,16 @@ def summary_table(evaluation: Evaluation, table: pd.DataFrame) -> str:
     """
     ndcg = next(name for name in evaluation.metrics if name.startswith("NDCG"))
     overall = table[(table["group"] == "overall") & (table["metric"] == ndcg)]
-    lines = [[ndcg, *dict.fromkeys(overall["model"])], ["---", *["---:"] * overall["model"].nunique()]]
-    for scenario, rows in overall.groupby("scenario", sort=False):
+    order = list(dict.fromkeys([*evaluation.costs["model"], *overall["model"]]))
+    lines = [[ndcg, *order], ["---", *["---:"] * len(order)]]
+    for scenario, found in overall.groupby("scenario", sort=False):
+        rows = found.set_index("model").loc[order].reset_index()
         best = str(rows["model"].iloc[int(rows["mean"].argmax())])
         cells = []
         for model, mean in zip(rows["model"], rows["mean"], strict=True):
+            if np.isnan(mean):
+                cells.append("failed")
+                continue
             behind = model != best and bool(evaluation.compare(best, model, str(scenario), ndcg).low > 0)
             cells.append(f"{mean:.3f}" if behind else f"**{mean:.3f}**")
         lines.append([str(scenario), *cells])

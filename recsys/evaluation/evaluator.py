@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,35 @@ from recsys.evaluation.evaluation import OVERALL, Evaluation
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
 from recsys.evaluation.statistics import bootstrap_interval
-from recsys.exceptions import ColdStartWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
+from recsys.exceptions import (
+    ColdStartWarning,
+    InvalidInputError,
+    InvalidTypeError,
+    RecsysWarning,
+    did_you_mean,
+    examples,
+)
 from recsys.features import FeatureTable
 
 __all__ = ["Evaluator"]
+
+
+class _Found(NamedTuple):
+    """What has been found so far."""
+
+    per_user: list[pd.DataFrame]
+    costs: list[dict[str, Any]]
+    failures: list[dict[str, Any]]
+
+
+class _Fitted(NamedTuple):
+    """A model and what its fit cost, or why there is none."""
+
+    digest: tuple[int, bytes]
+    model: BaseRecommender | None
+    seconds: float
+    peak_mib: float
+    error: str
 
 
 class Evaluator:
@@ -37,7 +62,8 @@ class Evaluator:
     Models learn from the train rows, are asked for the users of the test rows, with the revealed rows as
     `interactions` and the validation rows excluded, and are judged on the test rows: all of them ("overall"), and
     apart those whose user and item are both hot ("hot"), whose user is known by revealed rows only ("few-shot"), and
-    whose user or item is new ("cold-start").
+    whose user or item is new ("cold-start"). A model that raises an error is told of in a warning and the others go on;
+    where it failed, its row of the table says why.
 
     Parameters
     ----------
@@ -112,7 +138,7 @@ class Evaluator:
         ------
         InvalidInputError
             If there is no model, no splitter or no seed, a parameter is not what is described above, the baseline is
-            none of the models, or a split leaks.
+            none of the models, a split leaks, or every model fails.
         """
         self._check_arguments(models)
         X, times = self._rows(data)
@@ -125,34 +151,59 @@ class Evaluator:
                 f"one kind apart."
             )
         self._check(X, splits, times)
-        per_user, costs = [], []
+        for argument, features in _features(data, seed=0).items():
+            features.resolve("user_id" if argument == "user_features" else "item_id", argument)
+        found = _Found([], [], [])
         with self._progress(len(splits) * len(models)) as progress:
             for name, template in models.items():
-                fitted: tuple[tuple[int, bytes], BaseRecommender, float, float] | None = None
-                for seed, split in splits:
-                    progress.set_description(f"{name}, {split.name}, seed {seed}")
-                    digest = seed, split.train.tobytes()
-                    if fitted is None or fitted[0] != digest:
-                        train = _in_random_order(X.iloc[split.train], seed)
-                        fitted = (digest, *_fit(template, train, _features(data, seed), seed))
-                    found, cost = self._run(fitted[1], X, split, seed)
-                    per_user.append(found.assign(scenario=split.name, seed=seed, model=name))
-                    peak = max(fitted[3], cost.pop("peak_mib"))
-                    identity = {"scenario": split.name, "seed": seed, "model": name}
-                    costs.append({**identity, "fit_seconds": fitted[2], "peak_mib": peak, **cost})
-                    progress.update()
-        table = pd.concat(per_user, ignore_index=True)
+                self._judge(name, template, X, splits, data, found, progress)
+        if not found.per_user:
+            raise InvalidInputError(f"Every model failed, the first with {found.failures[0]['error']}")
+        table = pd.concat(found.per_user, ignore_index=True)
         first = ["scenario", "seed", "group", "model", "user_id"]
         metrics = [column for column in table.columns if column not in first]
         return Evaluation(
             table[first + metrics],
-            pd.DataFrame(costs),
+            pd.DataFrame(found.costs),
             _describe(splits),
+            pd.DataFrame(found.failures, columns=["scenario", "seed", "model", "error"]),
             self.baseline,
             self.n_resamples,
             self.confidence,
             metrics,
         )
+
+    def _judge(
+        self,
+        name: str,
+        template: BaseRecommender,
+        X: pd.DataFrame,
+        splits: list[tuple[int, Split]],
+        data: Any,
+        found: _Found,
+        progress: Any,
+    ) -> None:
+        """One model in every scenario; where it fails the others go on."""
+        fitted: _Fitted | None = None
+        for seed, split in splits:
+            progress.set_description(f"{name}, {split.name}, seed {seed}")
+            digest = seed, split.train.tobytes()
+            identity: dict[str, Any] = {"scenario": split.name, "seed": seed, "model": name}
+            if fitted is None or fitted.digest != digest:
+                fitted = _fit(template, X.iloc[split.train], data, seed, digest)
+            error = fitted.error
+            if fitted.model is not None:
+                try:
+                    per_user, cost = self._run(fitted.model, X, split, seed)
+                    found.per_user.append(per_user.assign(**identity))
+                    peak = max(fitted.peak_mib, cost.pop("peak_mib"))
+                    found.costs.append({**identity, "fit_seconds": fitted.seconds, "peak_mib": peak, **cost})
+                except Exception as raised:  # noqa: BLE001 - it is told, in a warning and in the table
+                    error = _told(raised)
+            if error:
+                found.failures.append({**identity, "error": error})
+                warnings.warn(f"{name} failed in {split.name}, seed {seed}: {error}", RecsysWarning, stacklevel=3)
+            progress.update()
 
     def _check_arguments(self, models: Any) -> None:
         """Refuse what would fail after hours of work."""
@@ -319,16 +370,22 @@ def _features(data: Any, seed: int) -> dict[str, FeatureTable]:
     return found
 
 
-def _fit(
-    template: BaseRecommender, X: pd.DataFrame, features: dict[str, FeatureTable], seed: int
-) -> tuple[BaseRecommender, float, float]:
-    model = clone(template)
-    if "random_state" in model.get_params():
-        model.set_params(random_state=seed)
+def _fit(template: BaseRecommender, X: pd.DataFrame, data: Any, seed: int, digest: tuple[int, bytes]) -> _Fitted:
+    train, features = _in_random_order(X, seed), _features(data, seed)
     _reset_peak()
     before, started = _memory("VmRSS"), time.perf_counter()
-    model.fit(X, **features)
-    return model, time.perf_counter() - started, _memory("VmHWM") - before
+    try:
+        model = clone(template)
+        if "random_state" in model.get_params():
+            model.set_params(random_state=seed)
+        model.fit(train, **features)
+    except Exception as raised:  # noqa: BLE001 - it is told, in a warning and in the table
+        return _Fitted(digest, None, float("nan"), float("nan"), _told(raised))
+    return _Fitted(digest, model, time.perf_counter() - started, _memory("VmHWM") - before, "")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _row_groups(train: pd.DataFrame, test: pd.DataFrame, revealed: pd.DataFrame | None) -> pd.Series:

@@ -38,8 +38,8 @@ SIZE_POWER = 0.5
 DAMPING = 0.5
 # By item, codes are fixed when users are solved for: their regression needs this many times the weight decay.
 FOLD_IN_L2 = 5.0
-# Steps that are larger learn less from an epoch.
-LARGEST_BATCH = 512
+# Steps that are larger learn less from an epoch; but each costs the squares of all columns, so there are not many.
+LARGEST_BATCH, MOST_STEPS = 512, 32
 # The normal equations that are solved at a time have this many cells.
 CELLS_AT_ONCE = 2**20
 
@@ -84,7 +84,7 @@ class AutoRec(VectorRecommender):
     learning_rate : float, default=0.01
         Of Adam, at the start; it falls to 0.
     batch_size : int, default=None
-        Users, or items, in a step. None: an eighth of them, up to 512.
+        Users, or items, in a step. None: an eighth of them, up to 512; with the squared loss at least a 32nd.
     l2 : float, default=1.5
         The weight decay :math:`\lambda`.
     unobserved_weight : float, default=0.23
@@ -235,11 +235,14 @@ class AutoRec(VectorRecommender):
 
     def _recipe(self, targets: Csr, warm: bool) -> AutoencoderRecipe:
         n_rows = int(np.count_nonzero(np.diff(targets.indptr)))
+        batch_size = min(LARGEST_BATCH, max(1, -(-n_rows // 8)))
+        if self.loss == "squared":
+            batch_size = max(batch_size, -(-n_rows // MOST_STEPS))
         return AutoencoderRecipe(
             loss=self.loss,
             n_epochs=max(1, self.max_iter // 3) if warm else self.max_iter,
             learning_rate=self.learning_rate,
-            batch_size=self.batch_size or min(LARGEST_BATCH, max(1, -(-n_rows // 8))),
+            batch_size=self.batch_size or batch_size,
             l2=self.l2,
             unobserved_weight=self.unobserved_weight,
             kl_weight=self.kl_weight,

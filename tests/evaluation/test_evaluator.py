@@ -24,7 +24,7 @@ from recsys.evaluation import (
     paired_bootstrap,
 )
 from recsys.evaluation import evaluator as evaluator_module
-from recsys.exceptions import InvalidInputError, InvalidTypeError
+from recsys.exceptions import InvalidInputError, InvalidTypeError, RecsysWarning
 
 MODELS: dict[str, BaseRecommender] = {"Popularity": Popularity(), "EASE": EASE(l2=20.0)}
 
@@ -245,6 +245,63 @@ def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any
     splitters, models = options.pop("splitters", [LeaveLastOut()]), options.pop("models", {"Popularity": Unfit()})
     with pytest.raises(ValueError, match=re.escape(message)):
         Evaluator(splitters, **options).evaluate(models, data)
+
+
+class Broken(Popularity):
+    """Fails in `fit` on few rows, and in `recommend` on many."""
+
+    def fit(self, X: Any, y: Any = None, **features: Any) -> Broken:
+        if len(X) < 1200:
+            raise MemoryError("no room")
+        super().fit(X, y, **features)
+        return self
+
+    def recommend(self, *_: Any, **__: Any) -> pd.DataFrame:
+        raise RuntimeError("no answer")
+
+
+def test_a_model_that_fails_says_why_and_the_others_go_on(data: Any) -> None:
+    splitters = [LeaveLastOut(), RandomSplit(test_size=0.6)]
+    fails = {"Popularity": Popularity(), "Broken": Broken(), "EASE": EASE(l2=20.0)}
+    with pytest.warns(RecsysWarning, match=r"Broken failed in (leave-last-out|random), seed [01]: ") as caught:
+        found = Evaluator(splitters, seeds=(0, 1), n_resamples=20).evaluate(fails, data)
+    assert len(caught) == 4
+    assert found.failures[["scenario", "seed", "model", "error"]].to_numpy().tolist() == [
+        ["leave-last-out", 0, "Broken", "RuntimeError: no answer"],
+        ["random", 0, "Broken", "MemoryError: no room"],
+        ["leave-last-out", 1, "Broken", "RuntimeError: no answer"],
+        ["random", 1, "Broken", "MemoryError: no room"],
+    ]
+    sound = Evaluator(splitters, seeds=(0, 1), n_resamples=20).evaluate(MODELS, data)
+    pd.testing.assert_frame_equal(
+        found.per_user.reset_index(drop=True), sound.per_user.reset_index(drop=True), check_dtype=False
+    )
+    table = found.table()
+    failed = table[table["error"] != ""]
+    assert set(failed["model"]) == {"Broken"}
+    assert failed.groupby("scenario")["error"].first().tolist() == ["RuntimeError: no answer", "MemoryError: no room"]
+    assert failed["mean"].isna().all()
+    rest = table[table["error"] == ""].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, sound.table().reset_index(drop=True), check_dtype=False)
+
+
+def test_a_baseline_that_fails_leaves_the_means(data: Any) -> None:
+    models = {"Broken": Broken(), "EASE": EASE(l2=20.0)}
+    evaluator = Evaluator([LeaveLastOut()], baseline="Broken", n_resamples=20)
+    with pytest.warns(RecsysWarning, match="Broken failed"):
+        table = evaluator.evaluate(models, data).table()
+    ease = table[table["model"] == "EASE"]
+    assert ease["mean"].notna().all()
+    assert ease["difference"].isna().all()
+
+
+def test_where_every_model_fails_nothing_is_measured(data: Any) -> None:
+    evaluator = Evaluator([LeaveLastOut()], baseline="Broken", n_resamples=20)
+    with (
+        pytest.warns(RecsysWarning, match="Broken failed"),
+        pytest.raises(InvalidInputError, match="Every model failed, the first with RuntimeError: no answer"),
+    ):
+        evaluator.evaluate({"Broken": Broken()}, data)
 
 
 def test_new_users_and_new_items_at_once_and_sparse_users(data: Any) -> None:

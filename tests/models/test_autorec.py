@@ -316,3 +316,12 @@ def test_partial_fit_after_another_shape_starts_afresh(changed: dict[str, Any], 
     model.set_params(**changed).partial_fit(X.head(5))
     fresh = AutoRec(**{"n_factors": 4, "max_iter": 1, "random_state": 0} | changed).fit(X, **features)
     np.testing.assert_allclose(model.predict(X), fresh.predict(X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_rows", "expected"), [(200, 25), (40_000, 1250)])
+def test_an_epoch_of_many_rows_has_few_steps(n_rows: int, expected: int) -> None:
+    targets = Csr(np.ones((n_rows, 1), dtype=np.float32))
+    assert AutoRec()._recipe(targets, warm=False).batch_size == expected
+    # A softmax takes rows times columns at once, so its steps stay small.
+    assert AutoRec(loss="multinomial")._recipe(targets, warm=False).batch_size == min(expected, 512)
+    assert AutoRec(batch_size=7)._recipe(targets, warm=False).batch_size == 7
