@@ -43,6 +43,7 @@ from recsys.evaluation import (
     LeaveLastOut,
     RandomSplit,
     UserColdSplit,
+    paired_bootstrap,
 )
 
 RESULTS = Path(__file__).parent / "results"
@@ -180,17 +181,21 @@ def summary_table(evaluation: Evaluation, table: pd.DataFrame) -> str:
     overall = table[(table["group"] == "overall") & (table["metric"] == ndcg)]
     order = list(dict.fromkeys([*evaluation.costs["model"], *overall["model"]]))
     lines = [[ndcg, *order], ["---", *["---:"] * len(order)]]
-    for scenario, found in overall.groupby("scenario", sort=False):
-        rows = found.set_index("model").loc[order].reset_index()
-        best = str(rows["model"].iloc[int(rows["mean"].argmax())])
-        cells = []
-        for model, mean in zip(rows["model"], rows["mean"], strict=True):
-            if np.isnan(mean):
-                cells.append("failed")
-                continue
-            behind = model != best and bool(evaluation.compare(best, model, str(scenario), ndcg).low > 0)
-            cells.append(f"{mean:.3f}" if behind else f"**{mean:.3f}**")
-        lines.append([str(scenario), *cells])
+    for scenario in overall["scenario"].unique():
+        values = evaluation.values(scenario, ndcg)
+        best = values.mean().idxmax()
+        ahead = paired_bootstrap(
+            np.tile(values[[best]].to_numpy(), values.shape[1]),
+            values.to_numpy(),
+            n_resamples=evaluation.n_resamples,
+            confidence=evaluation.confidence,
+            random_state=0,
+        )
+        cells = {
+            model: f"{mean:.3f}" if low > 0 else f"**{mean:.3f}**"
+            for (model, mean), low in zip(values.mean().items(), np.atleast_1d(ahead.low), strict=True)
+        }
+        lines.append([scenario, *(cells.get(model, "failed") for model in order)])
     fits = evaluation.costs.drop_duplicates(["model", "seed", "fit_seconds"]).groupby("model", sort=False)[
         "fit_seconds"
     ]

@@ -26,7 +26,7 @@ from recsys._state import (
     positive_rows,
     refuse_without_positives,
 )
-from recsys.evaluation.metrics import hit_matrix, ndcg
+from recsys.evaluation.metrics import Hits, hit_matrix, ndcg
 from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures, fit_features
 from recsys.interactions import PATHS, ContextRows, TrainingData, UserBatch, as_frame, read_pairs, read_target
@@ -391,25 +391,29 @@ class BaseRecommender(EstimatorState):
         float
             From 0 to 1; 0 where no row is a positive.
         """
+        hits, n_relevant = self._hits(X, y, 10)
+        return float(ndcg(hits, n_relevant, 10).mean()) if len(n_relevant) else 0.0
+
+    def _hits(self, X: Any, y: Any, k: int) -> tuple[Hits, Codes]:
+        """Of each user of `X` with positives: which of the k best items are among them, and how many they are."""
         check_is_fitted(self)
         pairs = self._read_pairs(X)
         wanted = np.flatnonzero(read_target(y, len(pairs), self.min_rating) > 0)
         if not len(wanted):
-            return 0.0
+            return np.zeros((0, k), dtype=bool), np.zeros(0, dtype=np.int64)
         self._refuse_other_labels(pairs.items)
         users, context = pairs.users[wanted], pairs.context.iloc[wanted]
         first, query = self._distinct(users, context)
         batch, seen = self._batch(users[first], None, None, self._used_context(context.iloc[first]), "features")
         score = self._scorer()
         lists = top_k_chunks(
-            lambda rows: score(batch.take(rows)), len(first), len(self.items_), 10, exclude=seen
+            lambda rows: score(batch.take(rows)), len(first), len(self.items_), k, exclude=seen
         ).columns
         # Items that the model does not know are relevant all the same.
         relevant = self.items_.extend(pairs.items[wanted])
         ones = np.ones(len(wanted), dtype=np.float32)
         truth = to_csr(query, relevant.encode(pairs.items[wanted]), ones, (len(first), len(relevant)))
-        hits = hit_matrix(lists, truth)
-        return float(ndcg(hits, np.diff(truth.indptr).astype(np.int64), 10).mean())
+        return hit_matrix(lists, truth), np.diff(truth.indptr).astype(np.int64)
 
     def _scorer(self) -> Callable[[UserBatch], Floats]:
         """A function that scores the catalogue for a batch, whose cold users get the prior."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from recsys.evaluation.ranking import ranking_metrics
     from recsys.evaluation.scenario import Split, check_leaks, entity_groups
+    from recsys.evaluation.scorer import make_ranking_scorer
     from recsys.evaluation.splits import GlobalTimeSplit, LeaveLastOut, RandomSplit, SparseSubset
     from recsys.evaluation.statistics import (
         Interval,
@@ -64,6 +65,7 @@ __all__ = [
     "hit_rate",
     "holm",
     "intra_list_diversity",
+    "make_ranking_scorer",
     "mrr",
     "ndcg",
     "novelty",
@@ -84,6 +86,7 @@ _HOMES = {
     "metrics": "average_precision hit_matrix hit_rate mrr ndcg precision recall recall_calibrated",
     "ranking": "ranking_metrics",
     "scenario": "Split check_leaks entity_groups",
+    "scorer": "make_ranking_scorer",
     "splits": "GlobalTimeSplit LeaveLastOut RandomSplit SparseSubset",
     "statistics": "Interval bootstrap_interval holm paired_bootstrap randomisation_test",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from recsys.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, randomisation_test
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 
-__all__ = ["OVERALL", "Evaluation"]
+__all__ = ["Evaluation", "OVERALL"]
 
 # The group of all test rows.
 OVERALL = "overall"
@@ -75,17 +75,8 @@ class Evaluation:
         for key, part in values.groupby(["scenario", "group"], sort=False, observed=True):
             scenario, group = cast("tuple[str, str]", key)
             by_model = {str(name): frame.droplevel([0, 1, 2]) for name, frame in part.groupby("model", sort=False)}
-            reference = by_model.get(self.baseline)
-            for model, frame in by_model.items():
-                compared = None if reference is None or model == self.baseline else reference.loc[frame.index]
-                rows.append(
-                    self._rows(frame.to_numpy(), None if compared is None else compared.to_numpy()).assign(
-                        scenario=scenario,
-                        group=group,
-                        model=model,
-                        seed_std=seed_std.xs((scenario, group, model)).to_numpy(),
-                    )
-                )
+            spread = np.concatenate([seed_std.xs((scenario, group, model)) for model in by_model])
+            rows.append(self._rows(by_model).assign(scenario=scenario, group=group, seed_std=spread))
         failed = self.failures.drop_duplicates(["scenario", "model"])
         rows += [
             pd.DataFrame({"metric": self.metrics, "n_users": 0}).assign(
@@ -97,6 +88,53 @@ class Evaluation:
         table["error"] = table["error"].fillna("") if len(failed) else ""
         first = ["scenario", "group", "metric", "model"]
         return table[first + [column for column in table.columns if column not in first]]
+
+    def by(self, groups: pd.Series) -> pd.DataFrame:
+        """As `table`, for groups of users: of one gender, of a length of history, of whatever is known of them.
+
+        Parameters
+        ----------
+        groups : Series indexed by user id
+            The group of each user, such as ``users.set_index("user_id")["gender"]``, or `pandas.cut` of a number. Users
+            that it lacks, or of whom it holds a missing value, are left out.
+
+        Returns
+        -------
+        DataFrame
+            As `table`, of all test rows; ``group`` is that of the users.
+
+        Raises
+        ------
+        InvalidInputError
+            If a user has several groups, or no user that was tested has any.
+
+        Examples
+        --------
+        >>> from recsys import EASE, Popularity
+        >>> from recsys.datasets import make_movielens_like
+        >>> from recsys.evaluation import Evaluator, LeaveLastOut
+        >>> data = make_movielens_like(n_users=60, n_items=30, n_interactions=900, random_state=0)
+        >>> found = Evaluator([LeaveLastOut()]).evaluate({"Popularity": Popularity(), "EASE": EASE(l2=10)}, data)
+        >>> table = found.by(data.users.set_index("user_id")["gender"])
+        >>> sorted(table["group"].unique())
+        ['F', 'M']
+        """
+        if not isinstance(groups, pd.Series):
+            raise InvalidTypeError(
+                f"`groups` is of type {type(groups).__name__}; expected a Series, indexed by user id: take a column of "
+                f'users.set_index("user_id").'
+            )
+        if not groups.index.is_unique:
+            twice = groups.index[groups.index.duplicated()].unique()
+            raise InvalidInputError(f"`groups` has several groups of {examples(twice)}; expected one a user.")
+        rows = self.per_user[self.per_user["group"] == OVERALL]
+        labels = rows["user_id"].map(groups)
+        if labels.isna().all():
+            raise InvalidInputError(
+                f"`groups` tells of no user that was tested: it is of {examples(groups.index)}, they are "
+                f"{examples(rows['user_id'].unique())}; expected the group of each: index it by user id."
+            )
+        return replace(self, per_user=rows.assign(group=labels)[labels.notna()]).table()
 
     def _failed(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Which of these rows are of a model in a scenario where it failed with some seed."""
@@ -126,43 +164,70 @@ class Evaluation:
         InvalidInputError
             If nothing was measured by these names.
         """
-        rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
-        values = []
+        values = self.values(scenario, metric, group)
         for name in (model, other):
-            found = rows[rows["model"] == name]
-            if metric not in self.metrics or not len(found):
+            if name not in values:
                 raise InvalidInputError(
-                    f"Nothing was measured for model {name!r}, scenario {scenario!r}, metric {metric!r} and group "
-                    f"{group!r}; expected names that stand in `table()`."
+                    f"Nothing was measured for model {name!r} in scenario {scenario!r} and group {group!r}; expected "
+                    f"one of {examples(values.columns)}."
                 )
-            values.append(found.groupby("user_id", sort=False)[metric].mean())
         return paired_bootstrap(
-            values[0].to_numpy(),
-            values[1].loc[values[0].index].to_numpy(),
+            values[model].to_numpy(),
+            values[other].to_numpy(),
             n_resamples=self.n_resamples,
             confidence=self.confidence,
             random_state=0,
         )
 
-    def _rows(self, values: np.ndarray, reference: np.ndarray | None) -> pd.DataFrame:
+    def values(self, scenario: str, metric: str, group: str = OVERALL) -> pd.DataFrame:
+        """The metric of every user and model, the mean over seeds.
+
+        Parameters
+        ----------
+        scenario, metric, group : str
+            As in `table`.
+
+        Returns
+        -------
+        DataFrame of shape (n_users, n_models)
+            Without models that failed in the scenario.
+
+        Raises
+        ------
+        InvalidInputError
+            If nothing was measured by these names.
+        """
+        rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
+        rows = rows[~self._failed(rows)]
+        if metric not in self.metrics or not len(rows):
+            raise InvalidInputError(
+                f"Nothing was measured for scenario {scenario!r}, metric {metric!r} and group {group!r}; expected "
+                f"names that stand in `table()`."
+            )
+        return rows.pivot_table(metric, "user_id", "model", observed=True, sort=False)
+
+    def _rows(self, by_model: dict[str, pd.DataFrame]) -> pd.DataFrame:
+        """Means of the models of a scenario, and differences from the baseline; all share the resamples of users."""
         options: dict[str, Any] = {"n_resamples": self.n_resamples, "confidence": self.confidence, "random_state": 0}
+        users = next(iter(by_model.values())).index
+        values = np.hstack([frame.loc[users].to_numpy() for frame in by_model.values()])
         mean, low, high = bootstrap_interval(values, **options)
-        nothing = np.full(len(self.metrics), np.nan)
-        difference: Any = nothing
-        difference_low, difference_high, p_value = difference, difference, difference
-        if reference is not None:
-            difference, difference_low, difference_high = paired_bootstrap(values, reference, **options)
-            p_value = randomisation_test(values, reference, n_resamples=self.n_resamples, random_state=0)
-        return pd.DataFrame(
+        rows = pd.DataFrame(
             {
-                "metric": self.metrics,
-                "n_users": len(values),
+                "metric": np.tile(self.metrics, len(by_model)),
+                "model": np.repeat(list(by_model), len(self.metrics)),
+                "n_users": len(users),
                 "mean": mean,
                 "low": low,
                 "high": high,
-                "difference": difference,
-                "difference_low": difference_low,
-                "difference_high": difference_high,
-                "p_value": p_value,
             }
         )
+        told = ["difference", "difference_low", "difference_high", "p_value"]
+        rows[told] = np.nan
+        others = (rows["model"] != self.baseline).to_numpy()
+        if self.baseline in by_model and others.any():
+            reference = np.tile(by_model[self.baseline].loc[users].to_numpy(), len(by_model) - 1)
+            found = paired_bootstrap(values[:, others], reference, **options)
+            p_value = randomisation_test(values[:, others], reference, n_resamples=self.n_resamples, random_state=0)
+            rows.loc[others, told] = np.column_stack([*found, p_value])
+        return rows

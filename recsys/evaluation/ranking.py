@@ -12,10 +12,10 @@ from recsys.evaluation import metrics as core
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.vocabulary import Vocabulary
 
-__all__ = ["ranking_metrics"]
+__all__ = ["METRICS", "ranking_metrics"]
 
 # The names of the table, in its order.
-_METRICS: dict[str, Callable[[core.Hits, core.Codes, int], core.Values]] = {
+METRICS: dict[str, Callable[[core.Hits, core.Codes, int], core.Values]] = {
     "HR": lambda hits, n, k: core.hit_rate(hits, k),
     "Recall": core.recall,
     "RecallCalibrated": core.recall_calibrated,
@@ -86,7 +86,7 @@ def ranking_metrics(
     matrix = sparse.coo_array((ones, (relevant_rows, relevant_columns)), shape=(len(users), len(items))).tocsr()
     n_relevant = np.diff(matrix.indptr).astype(np.int64)
     hits = core.hit_matrix(lists, matrix)
-    values = {f"{name}@{cut}": _METRICS[name](hits, n_relevant, cut) for cut in cuts for name in names}
+    values = {f"{name}@{cut}": METRICS[name](hits, n_relevant, cut) for cut in cuts for name in names}
     result = pd.DataFrame(values, index=users.ids.rename("user_id"))
     result.attrs.update(counts)
     return result
@@ -99,8 +99,8 @@ def _names(metrics: Sequence[str]) -> list[str]:
     if not isinstance(metrics, Sequence) or not len(metrics):
         raise InvalidTypeError(f"`metrics` is {metrics!r}; expected names, such as ['NDCG', 'Recall'].")
     for name in metrics:
-        if not isinstance(name, str) or name not in _METRICS:
-            raise InvalidInputError(f"`metrics` holds {name!r}. {did_you_mean(str(name), _METRICS)}")
+        if not isinstance(name, str) or name not in METRICS:
+            raise InvalidInputError(f"`metrics` holds {name!r}. {did_you_mean(str(name), METRICS)}")
     return list(dict.fromkeys(metrics))
 
 

@@ -201,8 +201,22 @@ def test_every_seed_counts_where_the_split_has_none(data: Any) -> None:
 
 
 def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> None:
-    with pytest.raises(InvalidInputError, match="Nothing was measured for model 'Nobody'"):
+    with pytest.raises(InvalidInputError, match=r"Nothing was measured for model 'Nobody' .*; expected one of 'Pop"):
         evaluation.compare("Nobody", "EASE", "leave-last-out", "NDCG@10")
+    with pytest.raises(InvalidInputError, match="Nothing was measured for scenario 'last', metric 'NDCG@10'"):
+        evaluation.compare("Content", "EASE", "last", "NDCG@10")
+    with pytest.raises(InvalidInputError, match=r"Nothing was measured for .*, metric 'NDCG'"):
+        evaluation.values("leave-last-out", "NDCG")
+
+
+def test_values_of_users_are_means_over_seeds(evaluation: Evaluation) -> None:
+    values = evaluation.values("user-cold k=5", "Recall@10", "few-shot")
+    assert list(values.columns) == ["Popularity", "EASE", "Content"]
+    rows = evaluation.per_user.query("scenario == 'user-cold k=5' and group == 'few-shot' and model == 'EASE'")
+    user = rows["user_id"].value_counts().index[0]
+    assert values.loc[user, "EASE"] == pytest.approx(rows.loc[rows["user_id"] == user, "Recall@10"].mean())
+    row = evaluation.table().query("scenario == 'user-cold k=5' and group == 'few-shot' and metric == 'Recall@10'")
+    np.testing.assert_allclose(row.set_index("model")["mean"], values.mean())
 
 
 @pytest.mark.parametrize(
@@ -245,6 +259,38 @@ def test_parameters_are_checked_before_any_fit(data: Any, options: dict[str, Any
     splitters, models = options.pop("splitters", [LeaveLastOut()]), options.pop("models", {"Popularity": Unfit()})
     with pytest.raises(ValueError, match=re.escape(message)):
         Evaluator(splitters, **options).evaluate(models, data)
+
+
+def test_groups_of_users_add_up_to_all_of_them(evaluation: Evaluation, data: Any) -> None:
+    gender = data.users.set_index("user_id")["gender"]
+    found, table = evaluation.by(gender), evaluation.table()
+    keys = ["scenario", "model", "metric"]
+    overall = table[table["group"] == "overall"].set_index(keys)
+    assert set(found["group"]) == {"F", "M"}
+    total = found.assign(total=found["mean"] * found["n_users"]).groupby(keys)[["total", "n_users"]].sum()
+    assert (total["n_users"] == overall["n_users"].reindex(total.index)).all()
+    np.testing.assert_allclose(total["total"] / total["n_users"], overall["mean"].reindex(total.index))
+    women = evaluation.per_user.query("group == 'overall' and model == 'EASE' and scenario == 'leave-last-out'")
+    women = women[women["user_id"].map(gender) == "F"]
+    row = found.query("group == 'F' and model == 'EASE' and scenario == 'leave-last-out' and metric == 'NDCG@10'")
+    assert row["mean"].item() == pytest.approx(women.groupby("user_id")["NDCG@10"].mean().mean())
+    lengths = data.interactions.groupby("user_id").size()
+    parts = evaluation.by(pd.cut(lengths[lengths > lengths.min()], [0, 15, 1000], labels=["short", "long"]))
+    assert set(parts["group"]) == {"short", "long"}
+    assert parts.groupby(keys)["n_users"].sum().max() < overall["n_users"].max()
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({1: "F"}, "`groups` is of type dict; expected a Series, indexed by user id"),
+        (pd.Series(["F", "M"], index=[1, 1]), "`groups` has several groups of 1; expected one a user"),
+        (pd.Series(["F"], index=["1"]), "`groups` tells of no user that was tested: it is of '1', they are"),
+    ],
+)
+def test_groups_that_tell_nothing_are_refused(groups: Any, message: str, evaluation: Evaluation) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        evaluation.by(groups)
 
 
 class Broken(Popularity):
