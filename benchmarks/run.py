@@ -199,7 +199,8 @@ def summary_table(evaluation: Evaluation, table: pd.DataFrame) -> str:
     fits = evaluation.costs.drop_duplicates(["model", "seed", "fit_seconds"]).groupby("model", sort=False)[
         "fit_seconds"
     ]
-    lines.append(["median fit, seconds", *(f"{seconds:.1f}" for seconds in fits.median())])
+    medians = fits.median().reindex(order)
+    lines.append(["median fit, seconds", *("" if np.isnan(seconds) else f"{seconds:.1f}" for seconds in medians)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks import run
 from recsys import EASE, Popularity
-from recsys.evaluation import ItemColdSplit, LeaveLastOut
+from recsys.datasets import make_movielens_like
+from recsys.evaluation import Evaluator, ItemColdSplit, LeaveLastOut, RandomSplit
+from recsys.exceptions import RecsysWarning
 
 
 def test_a_table_replaces_what_stood_between_its_marks_and_nothing_else() -> None:
@@ -58,3 +60,23 @@ def test_no_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run.main(["--seeds", "0"])
     assert "--seeds is 0; expected at least 1" in capsys.readouterr().err
+
+
+def test_a_model_that_fails_says_so_in_both_tables() -> None:
+    class Broken(Popularity):
+        def fit(self, *_: Any, **__: Any) -> Broken:
+            raise MemoryError("no room")
+
+    data = make_movielens_like(n_users=60, n_items=30, n_interactions=900, random_state=0)
+    models = {"Popularity": Popularity(), "Broken": Broken(), "EASE": EASE(l2=1.0)}
+    with pytest.warns(RecsysWarning, match="Broken failed in random, seed 0: MemoryError: no room"):
+        found = Evaluator([RandomSplit()], n_resamples=50).evaluate(models, data)
+    lines = run.scenario_table(found, found.table(), "random").splitlines()
+    [failed] = [line for line in lines if line.startswith("| Broken |")]
+    assert failed.startswith("| Broken | failed: MemoryError: no room |")
+    assert failed.count("|") == lines[2].count("|")
+    summary = [line.split(" | ") for line in run.summary_table(found, found.table()).splitlines()]
+    assert summary[0] == ["| NDCG@10", "Popularity", "EASE", "Broken |"]
+    assert summary[2][0] == "| random"
+    assert summary[2][-1] == "failed |"
+    assert summary[3][-1] == " |"
