@@ -88,15 +88,9 @@ def asked(model: BaseRecommender, test: pd.DataFrame, k: int, **options: Any) ->
 
 def sampled(data: Data, seed: int) -> Iterator[Row]:
     """Protocol 1.1 of the literature."""
-    [split] = LeaveLastOut().splits(data.X, groups=data.interactions["timestamp"])
-    test, rng = data.X.iloc[split.test], np.random.default_rng(seed)
-    users, items = (pd.Index(data.X[name].unique()) for name in ("user_id", "item_id"))
-    met = np.zeros((len(users), len(items)), dtype=bool)
-    met[users.get_indexer(data.X["user_id"]), items.get_indexer(data.X["item_id"])] = True
-    keys = np.where(met, 2.0, rng.random(met.shape))
-    negatives = np.argpartition(keys, 99, axis=1)[:, :99]
-    pairs = pd.DataFrame({"user_id": np.repeat(users, 99), "item_id": items[negatives.ravel()]})
-    candidates = pd.concat([test, pairs], ignore_index=True)
+    splitter = LeaveLastOut(n_negatives=99, random_state=seed)
+    [split] = splitter.splits(data.X, groups=data.interactions["timestamp"])
+    test = data.X.iloc[split.test]
     # The best of 15 and of 4 settings where the last but one item of each user was to be found.
     models = {
         "MatrixFactorization": MatrixFactorization(n_factors=128, alpha=4.0, l2=40.0, random_state=seed),
@@ -105,7 +99,7 @@ def sampled(data: Data, seed: int) -> Iterator[Row]:
     }
     for name, model in models.items():
         model.fit(data.X.iloc[split.train], **(data.features if name == "ContentEASE" else {}))
-        yield {"question": "1 + 99", "model": name, **asked(model, test, 10, candidates=candidates)}
+        yield {"question": "1 + 99", "model": name, **asked(model, test, 10, candidates=split.candidates)}
 
 
 def random(data: Data, seed: int) -> Iterator[Row]:
@@ -147,7 +141,7 @@ def item_cold(data: Data, seed: int) -> Iterator[Row]:
     """Protocol 1.4."""
     split = next(iter(ItemColdSplit(random_state=seed).splits(data.X)))
     train, test = data.X.iloc[split.train], data.X.iloc[split.test]
-    assert split.candidates is not None
+    assert isinstance(split.candidates, pd.Index)
     plain = plain_ridge(data, train, test, split.candidates)
     yield {"question": "cold items", "model": "plain ridge on EASE", **plain}
     features = {"ContentEASE": data.features}

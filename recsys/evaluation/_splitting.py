@@ -21,6 +21,8 @@ __all__ = [
     "check_numbers",
     "check_share",
     "draw_entities",
+    "draw_unmet",
+    "n_unmet",
     "places_of",
     "rounded_up",
     "seed_of",
@@ -124,6 +126,29 @@ def draw_entities(rng: np.random.RandomState, size: float, n: int, what: str) ->
     (n_test,) = shares_of(n, what, size)
     mask: Mask = rng.permutation(n) < n_test
     return mask
+
+
+def n_unmet(data: Coded) -> Rows:
+    """Of how many items each user has no row."""
+    pairs = np.unique(data.user * len(data.items) + data.item)
+    return len(data.items) - np.bincount(pairs // len(data.items), minlength=len(data.users))
+
+
+def draw_unmet(data: Coded, users: Rows, n: int, rng: np.random.RandomState) -> Rows:
+    """For each of these users n distinct items of which it has no row, all equally likely: (len(users), n)."""
+    n_items = len(data.items)
+    pairs = np.unique(data.user * n_items + data.item)
+    owner, met = pairs // n_items, pairs % n_items
+    # Floyd's algorithm: n distinct places among the unmet items of each user.
+    places = np.empty((len(users), n), dtype=np.int64)
+    for i, last in enumerate(np.arange(-n, 0)[:, None] + n_unmet(data)[users]):
+        drawn = rng.randint(0, last + 1, dtype=np.int64)
+        taken = (places[:, :i] == drawn[:, None]).any(axis=1)
+        places[:, i] = np.where(taken, last, drawn)
+    # Before the j-th item that a user met stand so many unmet ones; a place moves up by those it is behind.
+    unmet_before = met - (np.arange(len(met)) - np.searchsorted(owner, owner))
+    n_behind = np.searchsorted(owner * n_items + unmet_before, users[:, None] * n_items + places, side="right")
+    return places + n_behind - np.searchsorted(owner, users)[:, None]
 
 
 def shares_of(n: int, what: str, *sizes: float) -> list[int]:

@@ -66,6 +66,8 @@ class Evaluation:
         """
         keys = ["scenario", "group", "model", "user_id"]
         measured = self.per_user[~self._failed(self.per_user)]
+        # By scenario: sampled metrics are others.
+        metrics = {name: self._measured(part) for name, part in self.per_user.groupby("scenario", observed=True)}
         values = measured.groupby(keys, sort=False, observed=True)[self.metrics].mean()
         per_seed = measured.groupby(["scenario", "group", "model", "seed"], sort=False, observed=True)[
             self.metrics
@@ -74,12 +76,13 @@ class Evaluation:
         rows = []
         for key, part in values.groupby(["scenario", "group"], sort=False, observed=True):
             scenario, group = cast("tuple[str, str]", key)
+            part = part[metrics[scenario]]
             by_model = {str(name): frame.droplevel([0, 1, 2]) for name, frame in part.groupby("model", sort=False)}
-            spread = np.concatenate([seed_std.xs((scenario, group, model)) for model in by_model])
+            spread = np.concatenate([seed_std.loc[(scenario, group, model), part.columns] for model in by_model])
             rows.append(self._rows(by_model).assign(scenario=scenario, group=group, seed_std=spread))
         failed = self.failures.drop_duplicates(["scenario", "model"])
         rows += [
-            pd.DataFrame({"metric": self.metrics, "n_users": 0}).assign(
+            pd.DataFrame({"metric": metrics.get(failure["scenario"], self.metrics), "n_users": 0}).assign(
                 scenario=failure["scenario"], group=OVERALL, model=failure["model"], error=failure["error"]
             )
             for failure in failed.to_dict("records")
@@ -135,6 +138,10 @@ class Evaluation:
                 f"{examples(rows['user_id'].unique())}; expected the group of each: index it by user id."
             )
         return replace(self, per_user=rows.assign(group=labels)[labels.notna()]).table()
+
+    def _measured(self, rows: pd.DataFrame) -> list[str]:
+        """The metrics that these rows hold."""
+        return [metric for metric in self.metrics if rows[metric].notna().any()]
 
     def _failed(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Which of these rows are of a model in a scenario where it failed with some seed."""
@@ -199,7 +206,7 @@ class Evaluation:
         """
         rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
         rows = rows[~self._failed(rows)]
-        if metric not in self.metrics or not len(rows):
+        if metric not in self._measured(rows):
             raise InvalidInputError(
                 f"Nothing was measured for scenario {scenario!r}, metric {metric!r} and group {group!r}; expected "
                 f"names that stand in `table()`."
@@ -209,13 +216,14 @@ class Evaluation:
     def _rows(self, by_model: dict[str, pd.DataFrame]) -> pd.DataFrame:
         """Means of the models of a scenario, and differences from the baseline; all share the resamples of users."""
         options: dict[str, Any] = {"n_resamples": self.n_resamples, "confidence": self.confidence, "random_state": 0}
-        users = next(iter(by_model.values())).index
+        first = next(iter(by_model.values()))
+        users, metrics = first.index, first.columns.tolist()
         values = np.hstack([frame.loc[users].to_numpy() for frame in by_model.values()])
         mean, low, high = bootstrap_interval(values, **options)
         rows = pd.DataFrame(
             {
-                "metric": np.tile(self.metrics, len(by_model)),
-                "model": np.repeat(list(by_model), len(self.metrics)),
+                "metric": np.tile(metrics, len(by_model)),
+                "model": np.repeat(list(by_model), len(metrics)),
                 "n_users": len(users),
                 "mean": mean,
                 "low": low,

@@ -62,8 +62,9 @@ class Evaluator:
     Models learn from the train rows, are asked for the users of the test rows, with the revealed rows as
     `interactions` and the validation rows excluded, and are judged on the test rows: all of them ("overall"), and
     apart those whose user and item are both hot ("hot"), whose user is known by revealed rows only ("few-shot"), and
-    whose user or item is new ("cold-start"). A model that raises an error is told of in a warning and the others go on;
-    where it failed, its row of the table says why.
+    whose user or item is new ("cold-start"). Where users rank a few items each, as with `LeaveLastOut(n_negatives=99)`,
+    metrics are called "sampled NDCG@10" and so on. A model that raises an error is told of in a warning and the others
+    go on; where it failed, its row of the table says why.
 
     Parameters
     ----------
@@ -312,6 +313,8 @@ class Evaluator:
             if len(rows):
                 asked = lists[lists["user_id"].isin(rows["user_id"])]
                 found = ranking_metrics(asked, rows, self.k, self.metrics)
+                if isinstance(split.candidates, pd.DataFrame):
+                    found = found.add_prefix("sampled ")
                 parts.append(found.reset_index(names="user_id").assign(group=group))
         first_rows = lists[lists["rank"] == 1]
         cost = {

@@ -44,8 +44,9 @@ class Split:
         Rows shown to the fitted model as first interactions, when it is asked for recommendations.
     validation : ndarray of int64
         Rows neither learned from nor tested; like train rows they are masked from the lists.
-    candidates : pandas.Index or None
-        Ids of the items to rank; None: the whole catalogue.
+    candidates : pandas.Index, DataFrame or None
+        Ids of the items to rank, or a frame of ``user_id`` and ``item_id``, where users rank different ones; None: the
+        whole catalogue.
     cold : {"user", "item", "both"} or None
         Which side of the test rows must be absent from the train rows.
     order : {"user", "all"} or None
@@ -61,7 +62,7 @@ class Split:
     test: Rows
     revealed: Rows = field(default_factory=no_rows)
     validation: Rows = field(default_factory=no_rows)
-    candidates: pd.Index | None = None
+    candidates: pd.Index | pd.DataFrame | None = None
     cold: Literal["user", "item", "both"] | None = None
     order: Literal["user", "all"] | None = None
     seed: int | None = None
@@ -110,8 +111,14 @@ class Coded:
         rows: dict[str, Any] = {role: np.flatnonzero(mask) for role, mask in roles.items()}
         made = Split(name=name, **rows, **rest)
         parts = [getattr(made, role).astype("<i8").tobytes() for role in ROLES]
-        chosen = b"" if made.candidates is None else _label_bytes(made.candidates)
-        return replace(made, hash=_sha256([self.digest, *parts, chosen]).hex()[:12])
+        chosen = made.candidates
+        if chosen is None:
+            parts.append(b"")
+        elif isinstance(chosen, pd.DataFrame):
+            parts += [_label_bytes(pd.Index(chosen[column])) for column in chosen]
+        else:
+            parts.append(_label_bytes(chosen))
+        return replace(made, hash=_sha256([self.digest, *parts]).hex()[:12])
 
 
 def check_leaks(X: Any, split: Split, groups: Any = None) -> None:

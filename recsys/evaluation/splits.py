@@ -13,9 +13,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import check_random_state
 
-from recsys.evaluation._splitting import Splitter, check_integer, check_share, places_of, seed_of, shares_of
+from recsys.evaluation._splitting import (
+    Splitter,
+    check_integer,
+    check_share,
+    draw_unmet,
+    n_unmet,
+    places_of,
+    seed_of,
+    shares_of,
+)
 from recsys.evaluation.scenario import Coded, Split
 from recsys.exceptions import InvalidInputError
 
@@ -84,19 +94,41 @@ class LeaveLastOut(Splitter):
     Parameters
     ----------
     n_last : int, default=1
+    n_negatives : int, default=None
+        Each user ranks the test items among so many others only, drawn uniformly from the items of `X` that the user
+        has no row of. An `Evaluator` calls the metrics "sampled NDCG@10" and so on: they are for comparison with the
+        literature, and may order models otherwise than the whole catalogue does [1]_. Users who lack fewer items stay
+        in train. None: the catalogue is ranked.
+    random_state : int, RandomState instance or None, default=None
+        Of the negatives.
+
+    References
+    ----------
+    .. [1] W. Krichene, S. Rendle, "On Sampled Metrics for Item Recommendation", KDD 2020.
 
     Examples
     --------
-    >>> X = np.array([[1, 10], [1, 11], [2, 10], [1, 12]])
-    >>> [split] = LeaveLastOut().splits(X, groups=[5, 9, 7, 6])
+    >>> X = np.array([[1, 10], [1, 11], [2, 10], [1, 12], [2, 13]])
+    >>> [split] = LeaveLastOut().splits(X, groups=[5, 9, 7, 6, 8])
     >>> split.train, split.test
-    (array([0, 2, 3]), array([1]))
+    (array([0, 2, 3]), array([1, 4]))
+    >>> [split] = LeaveLastOut(n_negatives=1, random_state=0).splits(X, groups=[5, 9, 7, 6, 8])
+    >>> split.candidates
+       user_id  item_id
+    0        1       11
+    1        2       13
+    2        1       13
+    3        2       11
     """
 
     n_last: int = 1
+    n_negatives: int | None = None
+    random_state: Any = None
 
     def __post_init__(self) -> None:
         check_integer(self.n_last, "n_last", 1)
+        if self.n_negatives is not None:
+            check_integer(self.n_negatives, "n_negatives", 1)
 
     @property
     def _needs_times(self) -> bool:
@@ -107,7 +139,25 @@ class LeaveLastOut(Splitter):
         test = (count > self.n_last) & (place >= count - self.n_last)
         if not test.any():
             raise InvalidInputError(f"`X` has no user with more than {self.n_last} rows; expected some to test.")
-        yield data.split("leave-last-out", {"train": ~test, "test": test}, order="user")
+        if self.n_negatives is not None:
+            test &= n_unmet(data)[data.user] >= self.n_negatives
+            if not test.any():
+                raise InvalidInputError(
+                    f"`n_negatives` is {self.n_negatives}, more than any user to test has left of the "
+                    f"{len(data.items)} items; expected fewer: lower it."
+                )
+        roles = {"train": ~test, "test": test}
+        if self.n_negatives is None:
+            yield data.split("leave-last-out", roles, order="user")
+            return
+        seed = seed_of(self.random_state)
+        users = np.unique(data.user[test])
+        negatives = draw_unmet(data, users, self.n_negatives, check_random_state(seed))
+        asked = np.append(data.user[test], np.repeat(users, self.n_negatives))
+        offered = np.append(data.item[test], negatives)
+        pairs = pd.DataFrame({"user_id": data.users.decode(asked), "item_id": data.items.decode(offered)})
+        name = f"leave-last-out ({self.n_last} + {self.n_negatives} sampled)"
+        yield data.split(name, roles, candidates=pairs, order="user", seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,10 @@ __all__ = ["PaddedRows", "als_directions", "als_factors", "als_half_step", "als_
 
 Floats = npt.NDArray[np.float32]
 
-# What a block gathers stays in a core's share of the cache over all passes of the conjugate gradients.
-BLOCK_BYTES = 4 * 2**20
+# What a block gathers stays in a core's share of the last cache over all passes of the conjugate gradients, a piece of
+# it in the cache of the core over two of them.
+BLOCK_BYTES = 8 * 2**20
+PIECE_BYTES = 3 * 2**19
 # A row costs vectors of its own besides its entries: about this many entries' worth.
 ROW_SLOTS = 4
 # Below this squared residual a row is solved; its further steps would divide noise by noise.
@@ -316,41 +318,73 @@ def _solve_by_gradients(system: _System, block: Block, x: Floats, steps: int, sc
         # One row too long to gather at once: its matrix is made piece by piece.
         matrix, residual = _normal_equations(system, block, scratch)
         residual -= x @ matrix[0]
-        return _conjugate_gradients(lambda p: p @ matrix[0], x, residual, steps)
+        return _conjugate_gradients(lambda p: p @ matrix[0], lambda p: _dots(p @ matrix[0], p), x, residual, steps)
     vectors = _gather(system, block.columns, scratch)
     extra = (np.float32(system.alpha) * block.weights)[:, None]
+    # Passes over the vectors go by pieces: the second of two finds them in the cache that the first one filled.
+    size = max(1, PIECE_BYTES // (vectors[0].nbytes))
+    pieces = [slice(start, start + size) for start in range(0, len(vectors), size)]
 
     def apply(p: Floats) -> Floats:
-        inner = (vectors @ p[:, :, None]).transpose(0, 2, 1)
-        inner *= extra
-        image: Floats = np.matmul(inner, vectors)[:, 0]
-        image += p @ system.gram
+        image = p @ system.gram
+        for piece in pieces:
+            inner = _inner(vectors[piece], p[piece])
+            inner *= extra[piece]
+            image[piece] += np.matmul(inner, vectors[piece])[:, 0]
         return image
 
-    # b - A x in one pass: a positive adds c - (c - 1) x.y times its vector; padding adds nothing.
-    inner = (vectors @ x[:, :, None]).transpose(0, 2, 1)
-    np.subtract(1, inner, out=inner)
-    inner *= extra
-    inner += block.weights[:, None] > 0
-    residual = np.matmul(inner, vectors)[:, 0]
-    residual -= x @ system.gram
+    def curvature(p: Floats) -> Floats:
+        inner = _inner(vectors, p)[:, 0]
+        return _dots(p @ system.gram, p) + _dots(inner * extra[:, 0], inner)
+
+    # b - A x: a positive adds c - (c - 1) x.y times its vector; padding adds nothing.
+    residual = -(x @ system.gram)
+    for piece in pieces:
+        inner = _inner(vectors[piece], x[piece])
+        np.subtract(1, inner, out=inner)
+        inner *= extra[piece]
+        inner += block.weights[piece, None] > 0
+        residual[piece] += np.matmul(inner, vectors[piece])[:, 0]
     if system.pull is not None:
         residual += system.pull[block.rows]
-    return _conjugate_gradients(apply, x, residual, steps)
+    return _conjugate_gradients(apply, curvature, x, residual, steps)
 
 
-def _conjugate_gradients(apply: Callable[[Floats], Floats], x: Floats, residual: Floats, steps: int) -> Floats:
-    """Steps of the conjugate gradient method on every row of `x` at once; changes `x` and `residual`."""
+def _inner(vectors: Floats, x: Floats) -> Floats:
+    """Inner products of each row's vectors with its own, (b, 1, length)."""
+    inner: Floats = (vectors @ x[:, :, None]).transpose(0, 2, 1)
+    return inner
+
+
+def _dots(a: Floats, b: Floats) -> Floats:
+    """Inner products of the rows of two matrices."""
+    dots: Floats = np.einsum("bf,bf->b", a, b)
+    return dots
+
+
+def _conjugate_gradients(
+    apply: Callable[[Floats], Floats],
+    curvature: Callable[[Floats], Floats],
+    x: Floats,
+    residual: Floats,
+    steps: int,
+) -> Floats:
+    """Steps of the conjugate gradient method on every row of `x` at once; changes `x` and `residual`.
+
+    `apply` multiplies with A, `curvature` gives p'Ap: all that the last step asks for, in half the passes.
+    """
     direction = residual.copy()
-    squared = np.einsum("bf,bf->b", residual, residual)
-    for _ in range(steps):
-        image = apply(direction)
-        curvature = np.einsum("bf,bf->b", direction, image)
-        open_ = (squared > TINY) & (curvature > 0)
-        length = np.divide(squared, curvature, out=np.zeros_like(squared), where=open_)[:, None]
+    squared = _dots(residual, residual)
+    for left in reversed(range(steps)):
+        image = apply(direction) if left else None
+        curved = curvature(direction) if image is None else _dots(direction, image)
+        open_ = (squared > TINY) & (curved > 0)
+        length = np.divide(squared, curved, out=np.zeros_like(squared), where=open_)[:, None]
         x += length * direction
+        if image is None:
+            break
         residual -= length * image
-        previous, squared = squared, np.einsum("bf,bf->b", residual, residual)
+        previous, squared = squared, _dots(residual, residual)
         direction *= np.divide(squared, previous, out=np.zeros_like(squared), where=open_)[:, None]
         direction += residual
     return x

@@ -57,6 +57,38 @@ def test_leave_last_out_equals_a_loop(data: Any, evaluation: Evaluation) -> None
     assert sum(expected.values()) > 0
 
 
+def test_sampled_metrics_rank_among_the_negatives_and_say_so(data: Any) -> None:
+    splitters = [LeaveLastOut(), LeaveLastOut(n_negatives=9)]
+    with pytest.warns(RecsysWarning, match="Broken failed"):
+        found = Evaluator(splitters, k=3, n_resamples=50).evaluate({**MODELS, "Broken": Broken()}, data)
+    scenario = "leave-last-out (1 + 9 sampled)"
+    table = found.table()
+    assert table.loc[table["scenario"] == scenario, "metric"].str.startswith("sampled ").all()
+    assert table.loc[table["scenario"] == "leave-last-out", "metric"].str.endswith("@3").all()
+    assert table.query("model != 'Broken'")["mean"].notna().all()
+    assert set(table.query("model == 'Broken' and scenario == @scenario")["metric"]) == set(
+        table.query("model == 'EASE' and scenario == @scenario")["metric"]
+    )
+
+    X = data.interactions[["user_id", "item_id"]]
+    splitter = LeaveLastOut(n_negatives=9, random_state=0)
+    [split] = splitter.splits(X, groups=data.interactions["timestamp"])
+    assert isinstance(split.candidates, pd.DataFrame)
+    model = EASE(l2=20.0).fit(X.iloc[split.train], item_features=data.items)
+    scores = split.candidates.assign(score=model.predict(split.candidates))
+    wanted = X.iloc[split.test].set_index("user_id")["item_id"]
+    expected = {}
+    for user, part in scores.groupby("user_id"):
+        own = part["score"][part["item_id"] == wanted[user]].item()
+        expected[user] = float((part["score"] > own).sum() < 3)
+        assert (part["score"] == own).sum() == 1
+    values = found.values(scenario, "sampled HR@3")["EASE"]
+    assert values.to_dict() == expected
+    assert 0 < values.mean() < 1
+    with pytest.raises(InvalidInputError, match="Nothing was measured for scenario 'leave-last-out'"):
+        found.values("leave-last-out", "sampled HR@3")
+
+
 def test_the_table_is_the_bootstrap_of_the_users(evaluation: Evaluation) -> None:
     rows = evaluation.per_user.query("scenario == 'user-cold k=5' and group == 'overall'")
     ease = rows[rows["model"] == "EASE"].groupby("user_id", sort=False)["NDCG@10"].mean()
@@ -237,7 +269,10 @@ def test_values_of_users_are_means_over_seeds(evaluation: Evaluation) -> None:
         ({"confidence": 95}, "`confidence` is 95; expected a number between 0 and 1"),
         ({"splitters": ["random"]}, "`splitters` holds 'random'; expected splitters such as LeaveLastOut()"),
         ({"splitters": [LeaveLastOut]}, "`splitters` holds <class"),
-        ({"splitters": LeaveLastOut()}, "`splitters` is LeaveLastOut(n_last=1); expected a sequence, such as [LeaveLa"),
+        (
+            {"splitters": LeaveLastOut()},
+            "`splitters` is LeaveLastOut(n_last=1, n_negatives=None, random_state=None); expected a sequence",
+        ),
         ({"seeds": 3}, "`seeds` is 3; expected a sequence, such as [0]"),
         ({"seeds": [0, 0]}, "`seeds` is [0, 0]; expected distinct numbers"),
         ({"seeds": [2**32]}, "`seeds` holds 4294967296; expected numbers up to 4294967295"),

@@ -30,6 +30,7 @@ from recsys.exceptions import InvalidInputError, InvalidTypeError
 ALL: list[Any] = [
     RandomSplit(test_size=0.2, validation_size=0.2, n_splits=2, random_state=0),
     LeaveLastOut(),
+    LeaveLastOut(n_last=2, n_negatives=5, random_state=0),
     GlobalTimeSplit(),
     UserColdSplit(random_state=0),
     UserColdSplit(k=(0, 3, "all"), reveal="first", random_state=0),
@@ -330,8 +331,50 @@ def test_scikit_learns_metadata_routing_brings_the_groups() -> None:
     assert found["test_score"].tolist() == [len(X)]
 
 
+@given(st.integers(0, 1000), st.integers(1, 4), st.integers(1, 2))
+def test_negatives_are_distinct_items_that_the_user_has_not_met(seed: int, n: int, n_last: int) -> None:
+    X, times = make(seed, n_users=6, n_items=12, density=0.5)
+    met = X.groupby("user_id")["item_id"].agg(set)
+    n_met = met.str.len()
+    tested = met.index[(n_met > n_last) & (X["item_id"].nunique() - n_met >= n)]
+    splitter = LeaveLastOut(n_last=n_last, n_negatives=n, random_state=seed)
+    if not len(tested):
+        with pytest.raises(InvalidInputError, match=f"`n_negatives` is {n}, more than any user|has no user with more"):
+            next(splitter.splits(X, groups=times))
+        return
+    [split] = splitter.splits(X, groups=times)
+    assert split.name == f"leave-last-out ({n_last} + {n} sampled)"
+    assert isinstance(split.candidates, pd.DataFrame)
+    test = X.iloc[split.test]
+    for user, items in split.candidates.groupby("user_id")["item_id"]:
+        wanted = set(test.loc[test["user_id"] == user, "item_id"])
+        assert wanted <= set(items)
+        assert len(items) == items.nunique() == n_last + n
+        assert (set(items) - wanted).isdisjoint(met[user])
+    assert set(split.candidates["user_id"]) == set(tested)
+    [plain] = LeaveLastOut(n_last=n_last).splits(X, groups=times)
+    of_tested = X["user_id"].isin(tested).to_numpy()
+    np.testing.assert_array_equal(split.test, plain.test[of_tested[plain.test]])
+    assert split.hash != plain.hash
+
+
+def test_every_set_of_negatives_is_as_likely() -> None:
+    # The user has met 3 of 7 items: 6 pairs of the other four.
+    X = pd.DataFrame({"user_id": [0] * 3 + [1] * 4, "item_id": [1, 3, 6, 0, 2, 4, 5]})
+    drawn = np.zeros((7, 7))
+    for seed in range(600):
+        [split] = LeaveLastOut(n_negatives=2, random_state=seed).splits(X, groups=np.arange(7))
+        assert isinstance(split.candidates, pd.DataFrame)
+        of_first = split.candidates.query("user_id == 0")["item_id"].to_numpy()
+        drawn[tuple(np.sort(of_first[1:]))] += 1
+    counts = drawn[drawn > 0]
+    assert len(counts) == 6
+    # The statistic is below 20.5 but for one case in a thousand.
+    assert ((counts - 100) ** 2 / 100).sum() < 20.5
+
+
 def test_repr_is_how_to_make_it() -> None:
-    assert repr(LeaveLastOut(n_last=2)) == "LeaveLastOut(n_last=2)"
+    assert repr(LeaveLastOut(n_last=2)) == "LeaveLastOut(n_last=2, n_negatives=None, random_state=None)"
     assert repr(UserColdSplit(k=(1, "all"), random_state=3)) == (
         "UserColdSplit(test_size=0.2, k=(1, 'all'), query_size=0.5, reveal='random', random_state=3)"
     )
@@ -349,6 +392,7 @@ def test_repr_is_how_to_make_it() -> None:
         (RandomSplit, {"validation_size": -0.1}, "`validation_size` is -0.1"),
         (RandomSplit, {"n_splits": 0}, "`n_splits` is 0; expected an integer of 1 or more"),
         (LeaveLastOut, {"n_last": 0}, "`n_last` is 0"),
+        (LeaveLastOut, {"n_negatives": 0}, "`n_negatives` is 0; expected an integer of 1 or more"),
         (GlobalTimeSplit, {"test_size": 0}, "`test_size` is 0"),
         (UserColdSplit, {"k": None}, "`k` is None; expected distinct numbers"),
         (UserColdSplit, {"k": ()}, r"`k` is \(\); expected distinct numbers"),
@@ -378,6 +422,7 @@ def test_bad_parameters_are_refused_at_once(splitter: Any, parameters: dict[str,
     [
         (RandomSplit, {"test_size": "10%"}, "`test_size` is '10%'; expected a share between 0 and 1"),
         (RandomSplit, {"n_splits": 2.0}, "`n_splits` is 2.0; expected an integer"),
+        (LeaveLastOut, {"n_negatives": True}, "`n_negatives` is True; expected an integer"),
         (UserColdSplit, {"k": (1.5,)}, "`k` is 1.5; expected an integer"),
         (UserColdSplit, {"k": ("every",)}, "`k` is 'every'; expected an integer"),
         (UserColdSplit, {"k": [[1]]}, r"`k` is \[1\]; expected an integer"),

@@ -220,7 +220,7 @@ def test_padding_loses_and_adds_nothing() -> None:
 
 @pytest.mark.parametrize("solver", ["cg", "cholesky"])
 def test_a_very_long_row_takes_no_more_memory(solver: Any) -> None:
-    n, f = 400_000, 16
+    n, f = 800_000, 16
     rng = np.random.default_rng(0)
     fixed = rng.standard_normal((n, f), dtype=np.float32)
     padded = pad_rows(Csr(np.ones((1, n), dtype=np.float32)), f)
