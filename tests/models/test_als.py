@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError
-from recsys.models import _als
+from recsys.models import _als_systems
 from recsys.models._als import als_directions, als_half_step, als_loss, pad_rows
 
 
@@ -81,7 +81,7 @@ def loss_by_hand(matrix: Csr, users: Any, items: Any, alpha: float, regularizati
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few entries: rows are cut into many blocks, long ones into pieces, systems into batches."""
-    monkeypatch.setattr(_als, "BLOCK_BYTES", 4 * 5 * 12)
+    monkeypatch.setattr(_als_systems, "BLOCK_BYTES", 4 * 5 * 12)
 
 
 @given(
@@ -229,7 +229,7 @@ def test_a_very_long_row_takes_no_more_memory(solver: Any) -> None:
     got = als_half_step(padded, fixed, cg_steps=30, **settings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * _als.BLOCK_BYTES < fixed.nbytes
+    assert peak < 4 * _als_systems.BLOCK_BYTES < fixed.nbytes
     expected = np.linalg.solve(
         2 * fixed.T.astype(np.float64) @ fixed + np.eye(f), 2 * fixed.sum(axis=0, dtype=np.float64)
     )
@@ -248,7 +248,7 @@ def test_priors_draw_and_columns_that_do_not_count(solver: Any) -> None:
 
 
 def test_one_row_too_long_to_gather_is_drawn_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_als, "BLOCK_BYTES", 4 * 4 * 5)
+    monkeypatch.setattr(_als_systems, "BLOCK_BYTES", 4 * 4 * 5)
     matrix, fixed, prior = random_matrix(3, (25, 30)), random_vectors(1, 30, 4), random_vectors(2, 25, 4)
     got = als_half_step(matrix, fixed, alpha=2.0, regularization=3.0, prior=prior, cg_steps=40)
     expected = exact_with_prior(matrix, fixed, prior, np.arange(30) >= 0, 2.0, 3.0)

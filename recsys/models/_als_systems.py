@@ -1,0 +1,197 @@
+"""Solvers of the linear systems of alternating least squares, for a block of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.exceptions import InvalidInputError
+
+__all__ = ["Block", "System", "make_system", "solve_by_gradients", "solve_exactly"]
+
+Floats = npt.NDArray[np.float32]
+
+# What a block gathers stays in a core's share of the last cache over all passes of the conjugate gradients, a piece of
+# it in the cache of the core over two of them.
+BLOCK_BYTES = 8 * 2**20
+PIECE_BYTES = 3 * 2**19
+# Below this squared residual a row is solved; its further steps would divide noise by noise.
+TINY = 1e-20
+
+
+class Block(NamedTuple):
+    """Rows of about the same length, padded with entries of weight 0: `rows` (b,), the others (b, longest)."""
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.integer]
+    weights: Floats
+
+
+class System(NamedTuple):
+    """What the rows of one half step have in common."""
+
+    fixed: Floats
+    gram: Floats
+    alpha: float
+    slots: int
+    # `regularization` times the prior means, or None where they are 0.
+    pull: Floats | None
+
+
+def make_system(
+    fixed: Floats,
+    gram: Floats | None,
+    alpha: float,
+    regularization: float,
+    slots: int,
+    prior: Floats | None = None,
+) -> System:
+    """The system of a half step: its arguments are those of `als_half_step`."""
+    fixed = np.ascontiguousarray(fixed, dtype=np.float32)
+    gram = fixed.T @ fixed if gram is None else gram
+    penalised = gram + np.float32(regularization) * np.eye(fixed.shape[1], dtype=np.float32)
+    pull = None if prior is None else np.float32(regularization) * prior
+    return System(fixed, penalised, alpha, slots, pull)
+
+
+def _gather(system: System, columns: npt.NDArray[np.integer], scratch: Floats) -> Floats:
+    """The vectors of the columns of a block, (b, length, n_factors), in `scratch`."""
+    vectors = scratch[: columns.size]
+    # mode="clip" spares a copy of the output; the columns of a CSR matrix are valid.
+    np.take(system.fixed, columns.ravel(), axis=0, out=vectors, mode="clip")
+    return vectors.reshape(*columns.shape, -1)
+
+
+def solve_by_gradients(system: System, block: Block, x: Floats, steps: int, scratch: Floats) -> Floats:
+    """Conjugate gradient steps from `x`, which is changed."""
+    if block.columns.size > system.slots:
+        # One row too long to gather at once: its matrix is made piece by piece.
+        matrix, residual = _normal_equations(system, block, scratch)
+        residual -= x @ matrix[0]
+        return _conjugate_gradients(lambda p: p @ matrix[0], lambda p: _dots(p @ matrix[0], p), x, residual, steps)
+    vectors = _gather(system, block.columns, scratch)
+    extra = (np.float32(system.alpha) * block.weights)[:, None]
+    # Passes over the vectors go by pieces: the second of two finds them in the cache that the first one filled.
+    size = max(1, PIECE_BYTES // (vectors[0].nbytes))
+    pieces = [slice(start, start + size) for start in range(0, len(vectors), size)]
+
+    def apply(p: Floats) -> Floats:
+        image = p @ system.gram
+        for piece in pieces:
+            inner = _inner(vectors[piece], p[piece])
+            inner *= extra[piece]
+            image[piece] += np.matmul(inner, vectors[piece])[:, 0]
+        return image
+
+    def curvature(p: Floats) -> Floats:
+        inner = _inner(vectors, p)[:, 0]
+        return _dots(p @ system.gram, p) + _dots(inner * extra[:, 0], inner)
+
+    # b - A x: a positive adds c - (c - 1) x.y times its vector; padding adds nothing.
+    residual = -(x @ system.gram)
+    for piece in pieces:
+        inner = _inner(vectors[piece], x[piece])
+        np.subtract(1, inner, out=inner)
+        inner *= extra[piece]
+        inner += block.weights[piece, None] > 0
+        residual[piece] += np.matmul(inner, vectors[piece])[:, 0]
+    if system.pull is not None:
+        residual += system.pull[block.rows]
+    return _conjugate_gradients(apply, curvature, x, residual, steps)
+
+
+def _inner(vectors: Floats, x: Floats) -> Floats:
+    """Inner products of each row's vectors with its own, (b, 1, length)."""
+    inner: Floats = (vectors @ x[:, :, None]).transpose(0, 2, 1)
+    return inner
+
+
+def _dots(a: Floats, b: Floats) -> Floats:
+    """Inner products of the rows of two matrices."""
+    dots: Floats = np.einsum("bf,bf->b", a, b)
+    return dots
+
+
+def _conjugate_gradients(
+    apply: Callable[[Floats], Floats],
+    curvature: Callable[[Floats], Floats],
+    x: Floats,
+    residual: Floats,
+    steps: int,
+) -> Floats:
+    """Steps of the conjugate gradient method on every row of `x` at once; changes `x` and `residual`.
+
+    `apply` multiplies with A, `curvature` gives p'Ap: all that the last step asks for, in half the passes.
+    """
+    direction = residual.copy()
+    squared = _dots(residual, residual)
+    for left in reversed(range(steps)):
+        image = apply(direction) if left else None
+        curved = curvature(direction) if image is None else _dots(direction, image)
+        open_ = (squared > TINY) & (curved > 0)
+        length = np.divide(squared, curved, out=np.zeros_like(squared), where=open_)[:, None]
+        x += length * direction
+        if image is None:
+            break
+        residual -= length * image
+        previous, squared = squared, _dots(residual, residual)
+        direction *= np.divide(squared, previous, out=np.zeros_like(squared), where=open_)[:, None]
+        direction += residual
+    return x
+
+
+def solve_exactly(system: System, block: Block, scratch: Floats, targets: Floats | None = None) -> Floats:
+    """Cholesky factors of a batch of rows at a time, so that their matrices take no more than a block.
+
+    The right-hand sides are those of the normal equations or, where given, `targets`, one a row of the matrix.
+    """
+    n_factors = system.fixed.shape[1]
+    size = max(1, BLOCK_BYTES // (4 * n_factors**2))
+    answer = np.empty((len(block.rows), n_factors), dtype=np.float32)
+    for start in range(0, len(block.rows), size):
+        batch = slice(start, start + size)
+        part = Block(block.rows[batch], block.columns[batch], block.weights[batch])
+        matrix, target = _normal_equations(system, part, scratch)
+        if targets is not None:
+            target = targets[part.rows]
+        try:
+            factor = np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError as error:
+            raise InvalidInputError(
+                "The regularisation (`l2`) is too small for these weights: the system of a row is singular; raise it, "
+                "or lower the weights (`y`, `alpha`)."
+            ) from error
+        answer[batch] = _substitute(factor, target)
+    return answer
+
+
+def _normal_equations(system: System, block: Block, scratch: Floats) -> tuple[Floats, Floats]:
+    """A (b, n_factors, n_factors) and b (b, n_factors), summed over pieces of the columns that fit `scratch`."""
+    n_rows, longest = block.columns.shape
+    matrix = np.repeat(system.gram[None], n_rows, axis=0)
+    target = np.zeros((n_rows, 1, system.fixed.shape[1]), dtype=np.float32)
+    step = max(1, len(scratch) // n_rows)
+    for start in range(0, longest, step):
+        weights = block.weights[:, start : start + step]
+        vectors = _gather(system, block.columns[:, start : start + step], scratch)
+        extra = np.float32(system.alpha) * weights
+        matrix += (vectors * extra[:, :, None]).transpose(0, 2, 1) @ vectors
+        target += (extra + (weights > 0))[:, None] @ vectors
+    if system.pull is not None:
+        target[:, 0] += system.pull[block.rows]
+    return matrix, target[:, 0]
+
+
+def _substitute(factor: Floats, target: Floats) -> Floats:
+    """Solve ``L L' x = target`` for lower triangular L, (b, f, f), column by column for the whole batch."""
+    x = target.copy()
+    for j in range(x.shape[1]):
+        x[:, j] /= factor[:, j, j]
+        x[:, j + 1 :] -= factor[:, j + 1 :, j] * x[:, j, None]
+    for j in reversed(range(x.shape[1])):
+        x[:, j] /= factor[:, j, j]
+        x[:, :j] -= factor[:, j, :j] * x[:, j, None]
+    return x
