@@ -8,31 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from sklearn.linear_model import Ridge
 
 from recsys._sparse import Csr, pattern, take_rows, unit_rows, with_constant
 from recsys.features import EncodedFeatures
-from recsys.interactions import ContextRows, TrainingData
-from recsys.models._als import als_factors, pad_rows
-from recsys.models._dropout_ease import FactorEASE, attribute_ridge, user_weights
+from recsys.interactions import TrainingData
+from recsys.models._ranking_factors import KEEP_RATES, complete, content_map, fold_in, item_factors, mean_contexts
 from recsys.persistence import persistent
 
-__all__ = ["PairFeatures", "Queries", "START", "fold_in"]
+__all__ = ["PairFeatures", "Queries", "START"]
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-# Implicit ALS: confidence of a positive above that of other pairs, rounds, and the penalty, as a share of the geometric
-# mean of how many interactions users and items have.
-ALPHA, ALS_ROUNDS, ALS_L2 = 1.0, 6, 0.15
-# Completion of histories: shares of a history that it is solved for, and penalties a mean number of interactions.
-KEEP_RATES = np.array([0.03, 0.15, 0.5])
-EASE_L2, ATTRIBUTE_L2 = 2.0, 2.0
-# The penalty of what content predicts; vectors are trusted half, and an item's is half its own and half its content's,
-# after so many interactions.
-CONTENT_L2, TRUSTED_EVIDENCE, CONTENT_EVIDENCE = 5.0, 10.0, 1.0
+# After so many interactions an item's vector is half its own and half what its content tells.
+CONTENT_EVIDENCE = 1.0
 # The feature that ranks best alone: taste, relative to the user's other scores.
 START = 1
 # Scores are rounded to multiples of this: what is left of the order in which sums are added must not lead a pair to the
@@ -40,8 +30,8 @@ START = 1
 GRID = 2.0**-18
 # Sets of at most so many members get a column a member; items and histories are compared in at most so many fields.
 MAX_MEMBERS, MAX_SIMILARITIES = 24, 6
-# Systems of linear equations, values of a table, and vectors of pairs, that are in memory at a time.
-SYSTEMS, TABLE_VALUES, PAIRS = 256, 2**20, 2**12
+# Values of a table, and vectors of pairs, that are in memory at a time.
+TABLE_VALUES, PAIRS = 2**20, 2**12
 
 
 class Queries(NamedTuple):
@@ -126,20 +116,19 @@ class PairFeatures:
         counts = np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.float64)
         hot = counts > 0
         n_users, n_items = int(np.count_nonzero(np.diff(matrix.indptr))), int(np.count_nonzero(hot))
-        l2 = ALS_L2 * int(matrix.nnz) / np.sqrt(n_users * n_items)
-        factors = _factorise(matrix, n_factors, l2, rng, n_jobs)
+        factors, gram = item_factors(matrix, n_factors, rng, n_jobs)
         popularity = np.where(hot, np.log(np.maximum(counts, 1) * n_items / counts.sum()), np.nan)
-        contexts = _mean_contexts(data.context, len(counts))
+        contexts = mean_contexts(data.context, len(counts))
         targets = np.hstack([factors, np.nan_to_num(popularity)[:, None], contexts])
         arrays = {
             "counts": counts,
             "own": factors,
-            "gram": factors.T @ factors + l2 * np.eye(n_factors),
+            "gram": gram,
             "seen": popularity,
             "own_contexts": contexts,
-            "content_map": _readout(data.item_features.matrix, targets, counts),
+            "content_map": content_map(data.item_features.matrix, targets, counts),
             "history_mean": np.array(matrix.nnz / n_users),
-            **_complete(matrix, with_constant(data.user_features.matrix), factors),
+            **complete(matrix, with_constant(data.user_features.matrix), factors),
         }
         names = _names(data.user_features, data.item_features, None if data.context is None else data.context.features)
         return cls(names, arrays, []).with_items(data.item_features)
@@ -351,113 +340,6 @@ def _names(users: EncodedFeatures, items: EncodedFeatures, context: EncodedFeatu
             names += [("user", name) for name in _field_columns(features.take([]))[0]]
     names += [("item", "popularity"), ("item", "popularity of its content")]
     return names + [("item", name) for name in _field_columns(items.take([]), members=True)[0]]
-
-
-def fold_in(history: Csr, factors: Doubles, gram: Doubles) -> Doubles:
-    r"""Exact ALS vectors of histories, in double precision.
-
-    Each minimises :math:`\sum_i c_i (p_i - x^\top y_i)^2 + \lambda \|x\|^2`, where :math:`p_i = 1` and
-    :math:`c_i = 1 + \alpha` for the items of the history, 0 and 1 for the others. `als_half_step` does the same in
-    single precision, whose rounding depends on who is solved for together.
-
-    Parameters
-    ----------
-    history : scipy.sparse.csr_matrix of shape (n, n_items)
-        Its pattern counts.
-    factors : ndarray of shape (n_items, n_factors), float64
-    gram : ndarray of shape (n_factors, n_factors), float64
-        :math:`Y^\top Y + \lambda I`, of the items that the vectors are to tell apart.
-
-    Returns
-    -------
-    ndarray of shape (n, n_factors), float64
-        0 for rows without a history.
-
-    References
-    ----------
-    Y. Hu, Y. Koren, C. Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008, section 4.
-
-    Examples
-    --------
-    >>> fold_in(Csr(np.array([[1, 0], [0, 0]])), np.eye(2), 1.5 * np.eye(2))
-    array([[0.8, 0. ],
-           [0. , 0. ]])
-    """
-    n_factors = factors.shape[1]
-    answer = np.zeros((history.shape[0], n_factors))
-    # In coordinates in which the Gram matrix is the identity, a short history is solved for as many unknowns as it has
-    # items: (I + a S'S)^-1 S' = S' (I + a SS')^-1.
-    root = np.linalg.cholesky(gram)
-    whitened = np.linalg.solve(root, factors.T).T
-    for block in pad_rows(pattern(history), n_factors).blocks:
-        for start in range(0, len(block.rows), SYSTEMS):
-            part = slice(start, start + SYSTEMS)
-            seen = whitened[block.columns[part]]
-            seen *= block.weights[part, :, None]
-            turned = seen.transpose(0, 2, 1)
-            if seen.shape[1] < n_factors:
-                systems = np.eye(seen.shape[1]) + ALPHA * (seen @ turned)
-                solved = turned @ np.linalg.solve(systems, np.ones((len(seen), seen.shape[1], 1)))
-            else:
-                systems = np.eye(n_factors) + ALPHA * (turned @ seen)
-                solved = np.linalg.solve(systems, seen.sum(1)[..., None])
-            answer[block.rows[part]] = (1 + ALPHA) * solved[..., 0]
-    found: Doubles = np.linalg.solve(root.T, answer.T).T
-    return found
-
-
-def _factorise(matrix: Csr, n_factors: int, l2: float, rng: np.random.Generator, n_jobs: int | None) -> Doubles:
-    """ALS vectors of items, exact for the last vectors of users."""
-    users, _ = als_factors(
-        matrix, n_factors, alpha=ALPHA, regularization=l2, n_rounds=ALS_ROUNDS, rng=rng, n_jobs=n_jobs
-    )
-    # Items of the same users get the same vector.
-    exact = users.astype(np.float64)
-    return fold_in(matrix.T.tocsr(), exact, exact.T @ exact + l2 * np.eye(n_factors))
-
-
-def _complete(matrix: Csr, attributes: Csr, factors: Doubles) -> dict[str, Doubles]:
-    """Dropout EASE in the space of the factors: what attributes, and what items in a history, say of all items."""
-    left, singular, right = np.linalg.svd(factors, full_matrices=False)
-    kept = singular > 1e-4 * max(singular[0], 1e-9)
-    basis = left[:, kept].astype(np.float32)
-    projection = right[kept].T / singular[kept]
-    weights = user_weights(matrix)
-    weighed = Csr(sparse.diags_array(np.sqrt(weights)) @ matrix).astype(np.float32)
-    counts = np.asarray(weighed.multiply(weighed).sum(axis=0), dtype=np.float32).ravel()
-    evidence = int(matrix.nnz) / int(np.count_nonzero(counts))
-    expected, cross = attribute_ridge(matrix, attributes, weights, ATTRIBUTE_L2 * evidence)
-    solve = FactorEASE.solver(basis, weighed, cross, expected, counts, EASE_L2 * evidence)
-    told, completions = [(expected @ basis).astype(np.float64)], []
-    for keep in KEEP_RATES:
-        history = solve(keep).apply(basis)
-        told.append((keep * (expected @ history)).astype(np.float64))
-        # As histories enter as sums of factors, the map from these to the basis is all there is to keep.
-        completions.append(projection @ (basis.T @ history))
-    return {"projection": projection, "attributes": np.stack(told), "completions": np.stack(completions)}
-
-
-def _readout(content: Csr, targets: Doubles, counts: npt.NDArray[Any]) -> Doubles:
-    """A ridge regression from content to targets; coefficients, and the intercept as the last row."""
-    known = np.flatnonzero(counts)
-    trust = counts[known] / (counts[known] + TRUSTED_EVIDENCE)
-    if not content[known].nnz:
-        return np.vstack([np.zeros((content.shape[1], targets.shape[1])), np.average(targets[known], 0, trust)])
-    ridge = Ridge(CONTENT_L2, solver="sparse_cg", tol=1e-6)
-    ridge.fit(content[known].astype(np.float64), targets[known], sample_weight=trust)
-    return np.vstack([ridge.coef_.T, ridge.intercept_])
-
-
-def _mean_contexts(context: ContextRows | None, n_items: int) -> Doubles:
-    """The mean context in which each item was taken, less that of all."""
-    if context is None:
-        return np.zeros((n_items, 0))
-    n, matrix = len(context.items), context.features.matrix.astype(np.float64)
-    gather = Csr((np.ones(n), (context.items, np.arange(n))), shape=(n_items, n))
-    overall = np.asarray(matrix.sum(0)).reshape(1, -1) / n
-    counts = np.asarray(gather.sum(1)).reshape(-1, 1)
-    means: Doubles = ((gather @ matrix).toarray() + overall) / (counts + 1) - overall
-    return means
 
 
 def _field_columns(features: EncodedFeatures, members: bool = False) -> tuple[list[str], Doubles]:

@@ -13,10 +13,12 @@ from sklearn.metrics import roc_auc_score
 from recsys._sparse import Csr
 from recsys.features import EncodedFeatures, FeatureEncoder
 from recsys.interactions import ContextRows, TrainingData
+from recsys.models import _ranking_factors as ranking_factors
 from recsys.models import _ranking_features as ranking_features
 from recsys.models import _ranking_table as sampling
 from recsys.models._als import als_half_step
-from recsys.models._ranking_features import KEEP_RATES, PairFeatures, Queries, fold_in
+from recsys.models._ranking_factors import KEEP_RATES, fold_in
+from recsys.models._ranking_features import PairFeatures, Queries
 from recsys.models._ranking_table import RankingTable, ranking_table
 
 N_USERS, N_ITEMS = 60, 24
@@ -140,7 +142,7 @@ def test_the_completion_is_dropout_ease_in_the_space_of_the_factors() -> None:
     weights = np.where(lengths > 0, np.maximum(lengths, 1) ** -0.5, 0)
     weights *= (lengths > 0).sum() / weights.sum()
     W, n_hot = np.diag(weights), N_ITEMS - 2
-    penalties = np.full(F.shape[1], ranking_features.ATTRIBUTE_L2 * X.sum() / n_hot)
+    penalties = np.full(F.shape[1], ranking_factors.ATTRIBUTE_L2 * X.sum() / n_hot)
     penalties[-1] = 1e-6 * weights.sum()
     a = np.linalg.solve(F.T @ W @ F + np.diag(penalties), F.T @ W @ X)
     R = X.T @ W @ X - X.T @ W @ F @ a
@@ -148,7 +150,7 @@ def test_the_completion_is_dropout_ease_in_the_space_of_the_factors() -> None:
     Q = left[:, singular > 1e-4 * singular[0]]
     B = []
     for keep in KEEP_RATES:
-        D = np.diag((1 - keep) / keep * np.diag(X.T @ W @ X) + ranking_features.EASE_L2 * X.sum() / n_hot)
+        D = np.diag((1 - keep) / keep * np.diag(X.T @ W @ X) + ranking_factors.EASE_L2 * X.sum() / n_hot)
         B.append(np.linalg.solve(Q.T @ (R + D) @ Q, Q.T @ R @ Q) / keep)
     hot = np.arange(n_hot)
     scores = table(features, queries(of))[:, :, at(features, "history", "taste")]
