@@ -1,0 +1,113 @@
+"""Fitted values as JSON and named arrays, and back: what a saved model is made of."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy import sparse
+
+from recsys.exceptions import PersistenceError
+from recsys.features import EncodedFeatures, FeatureEncoder
+from recsys.vocabulary import Vocabulary
+
+__all__ = ["pack", "persistent", "unpack"]
+
+# The keys by which JSON stands for what it has no form for.
+MARKERS = frozenset({"__array__", "__csr__", "__tuple__", "__dict__", "__class__"})
+
+SCALARS = {type(None), bool, int, float, str}
+
+T = TypeVar("T", bound=type)
+
+# Classes whose instances may stand in a fitted attribute, by name; filled by `persistent`.
+_CLASSES: dict[str, Any] = {}
+
+
+def persistent(cls: T) -> T:
+    """Class decorator: instances may be part of a saved model.
+
+    Parameters
+    ----------
+    cls : type
+        It offers ``to_state()``, a dict of arrays, JSON values and further persistent objects, and the class method
+        ``from_state(state)``, its inverse.
+
+    Returns
+    -------
+    type
+        `cls`.
+    """
+    _CLASSES[cls.__name__] = cls
+    return cls
+
+
+for _part in (Vocabulary, EncodedFeatures, FeatureEncoder):
+    persistent(_part)
+
+
+def pack(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Turn a value into JSON, moving its arrays into `arrays` under their path."""
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        value = value.item()
+    if type(value) in SCALARS:
+        return value
+    if isinstance(value, np.ndarray):
+        return {"__array__": _put(value, path, arrays)}
+    if isinstance(value, (sparse.csr_matrix, sparse.csr_array)):
+        names = [_put(getattr(value, part), f"{path}.{part}", arrays) for part in ("data", "indices", "indptr")]
+        return {"__csr__": names, "shape": [int(n) for n in value.shape]}
+    if isinstance(value, (list, tuple)):
+        items: list[Any] = list(value)
+        if not set(map(type, items)) <= SCALARS:
+            items = [pack(item, f"{path}[{i}]", arrays) for i, item in enumerate(items)]
+        return {"__tuple__": items} if isinstance(value, tuple) else items
+    if isinstance(value, dict) and all(type(key) is str for key in value):
+        packed = {key: pack(item, f"{path}.{key}" if path else key, arrays) for key, item in value.items()}
+        return {"__dict__": packed} if MARKERS & packed.keys() else packed
+    name = type(value).__name__
+    if _CLASSES.get(name) is type(value):
+        return {"__class__": name, "state": pack(value.to_state(), path, arrays)}
+    raise PersistenceError(
+        f"`{path}` is of type {name}, which cannot be stored; expected numbers, strings, None, numeric arrays, CSR "
+        f"matrices, or lists, tuples and dicts (with text for keys) of these. Nothing was written."
+    )
+
+
+def _put(array: np.ndarray, path: str, arrays: dict[str, np.ndarray]) -> str:
+    """Take up an array under the name `path`, or the nearest one that is free; return the name."""
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise PersistenceError(
+            f"`{path}` is an array of dtype {array.dtype}, which cannot be stored; expected booleans, integers or "
+            f"floats of at most 64 bits: convert it. Nothing was written."
+        )
+    while path in arrays:
+        path += "'"
+    arrays[path] = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return path
+
+
+def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The inverse of `pack`."""
+    if isinstance(value, list):
+        return [unpack(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "__array__" in value:
+        return arrays[value["__array__"]]
+    if "__csr__" in value:
+        data, indices, indptr = (arrays[name] for name in value["__csr__"])
+        matrix = sparse.csr_matrix((data, indices, indptr), shape=tuple(value["shape"]))
+        # An index out of bounds would read memory that is not the matrix's.
+        matrix.check_format(full_check=True)
+        return matrix
+    if "__tuple__" in value:
+        return tuple(unpack(item, arrays) for item in value["__tuple__"])
+    if "__class__" in value:
+        cls = _CLASSES.get(value["__class__"])
+        if cls is None:
+            raise PersistenceError(
+                f"The model holds a {value['__class__']!r}, which this release does not have: upgrade recsys."
+            )
+        return cls.from_state(unpack(value["state"], arrays))
+    return {key: unpack(item, arrays) for key, item in value.get("__dict__", value).items()}
