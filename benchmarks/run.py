@@ -1,4 +1,4 @@
-"""Fit every model on MovieLens, print one table a scenario, and write them as Markdown and JSON.
+"""Fit every model on MovieLens, print one table a scenario, and write them as Markdown, JSON and a page.
 
 ``python -m benchmarks.run --dataset ml-100k --seeds 1``
 
@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +39,15 @@ from recsys.evaluation import (
     ItemColdSplit,
     LeaveLastOut,
     RandomSplit,
+    Report,
     UserColdSplit,
     paired_bootstrap,
 )
+from recsys.evaluation.report import environment as environment
 
 RESULTS = Path(__file__).parent / "results"
 TUNED = Path(__file__).parent / "tuned"
 README = Path(__file__).parents[1] / "README.md"
-PACKAGES = ("recsys", "numpy", "scipy", "pandas", "scikit-learn", "torch", "faiss-cpu", "lightgbm")
 GROUPS = ("hot", "few-shot", "cold-start")
 
 
@@ -108,17 +106,6 @@ def joined(parts: list[Evaluation]) -> Evaluation:
         for name in ("per_user", "costs", "splits", "failures")
     }
     return replace(parts[0], **frames)
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware: what a number depends on besides the code."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in PACKAGES},
-    }
 
 
 def scenario_table(evaluation: Evaluation, table: pd.DataFrame, scenario: str) -> str:
@@ -204,6 +191,26 @@ def summary_table(evaluation: Evaluation, table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def remarks(name: str) -> list[str]:
+    """What a reader must know of the results on a data set.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set.
+
+    Returns
+    -------
+    list of str
+    """
+    found = []
+    if name == "ml-1m":
+        found.append("ML-1M, 7.9 % of timestamps estimated: this touches the scenarios split by time.")
+    if (TUNED / f"{name}.json").exists():
+        found.append(f"Parameters were chosen on validation rows: ``benchmarks/tuned/{name}.json``.")
+    return found
+
+
 def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: float) -> tuple[str, dict[str, Any]]:
     """The whole result as Markdown and as JSON values.
 
@@ -231,10 +238,7 @@ def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: 
         f"paired by user. Groups are of test rows. Memory is what fit or recommend added to the process. Took "
         f"{seconds:.0f} s on {about['cores']} cores.\n",
     ]
-    if name == "ml-1m":
-        lines.append("ML-1M, 7.9 % of timestamps estimated: this touches the scenarios split by time.\n")
-    if (TUNED / f"{name}.json").exists():
-        lines.append(f"Parameters were chosen on validation rows: ``benchmarks/tuned/{name}.json``.\n")
+    lines += [f"{remark}\n" for remark in remarks(name)]
     lines.append("Bold: the best of the row, and those whose paired interval below it touches zero.\n")
     lines.append(summary_table(evaluation, table))
     lines += [scenario_table(evaluation, table, scenario) for scenario in table["scenario"].unique()]
@@ -310,7 +314,10 @@ def main(arguments: list[str] | None = None) -> None:
     stem = options.output / name
     stem.with_suffix(".md").write_text(markdown)
     stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
-    print(f"Written: {stem.with_suffix('.md')} and {stem.with_suffix('.json')}")
+    sizes = f"{len(data.interactions):,} interactions of {len(data.users):,} users with {len(data.items):,} items."
+    notes = [sizes, "All ratings are positives.", *remarks(name)]
+    Report(evaluation, title=name, notes=" ".join(notes).replace("``", "")).to_html(stem.with_suffix(".html"))
+    print(f"Written: {stem}.md, {stem}.json and {stem}.html")
     if options.output == RESULTS:
         README.write_text(with_table(README.read_text(), name, summary_table(evaluation, evaluation.table())))
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         recall_calibrated,
     )
     from recsys.evaluation.ranking import ranking_metrics
+    from recsys.evaluation.report import Report
     from recsys.evaluation.scenario import Split, check_leaks, entity_groups
     from recsys.evaluation.scorer import make_ranking_scorer
     from recsys.evaluation.splits import GlobalTimeSplit, LeaveLastOut, RandomSplit, SparseSubset
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Interval,
         bootstrap_interval,
         holm,
+        minimum_detectable_difference,
         paired_bootstrap,
         randomisation_test,
     )
@@ -51,6 +53,7 @@ __all__ = [
     "ItemColdSplit",
     "LeaveLastOut",
     "RandomSplit",
+    "Report",
     "SparseSubset",
     "Split",
     "UserColdSplit",
@@ -66,6 +69,7 @@ __all__ = [
     "holm",
     "intra_list_diversity",
     "make_ranking_scorer",
+    "minimum_detectable_difference",
     "mrr",
     "ndcg",
     "novelty",
@@ -85,10 +89,11 @@ _HOMES = {
     "evaluator": "Evaluator",
     "metrics": "average_precision hit_matrix hit_rate mrr ndcg precision recall recall_calibrated",
     "ranking": "ranking_metrics",
+    "report": "Report",
     "scenario": "Split check_leaks entity_groups",
     "scorer": "make_ranking_scorer",
     "splits": "GlobalTimeSplit LeaveLastOut RandomSplit SparseSubset",
-    "statistics": "Interval bootstrap_interval holm paired_bootstrap randomisation_test",
+    "statistics": "Interval bootstrap_interval holm minimum_detectable_difference paired_bootstrap randomisation_test",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -1,0 +1,273 @@
+"""What a report says, in the order in which it says it: the context of its template, and its Markdown."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.evaluation import _charts
+from recsys.evaluation.evaluation import OVERALL
+from recsys.evaluation.scenario import GROUPS
+
+if TYPE_CHECKING:
+    from recsys.evaluation.report import Report
+
+# A model's colour and shape tell it twice; of more models than colours, the others are grey.
+_COLOURS = 5
+_SHAPES = (
+    "M-4.5,0A4.5,4.5 0 1 1 4.5,0A4.5,4.5 0 1 1 -4.5,0Z",
+    "M-4,-4H4V4H-4Z",
+    "M0,-5.2L5,3.8H-5Z",
+    "M0,-5.6L5.6,0L0,5.6L-5.6,0Z",
+    "M0,5.2L5,-3.8H-5Z",
+)
+_GREY_SHAPE = "M-3.5,0A3.5,3.5 0 1 1 3.5,0A3.5,3.5 0 1 1 -3.5,0Z"
+
+# What a scenario is, by the start of its name; the first that fits.
+_WORDS = {
+    "leave-last-out": "The last interactions of each user by time are tested; models learn from the others.",
+    "random": "A random share of all interactions is tested; models learn from the others.",
+    "global time": "The latest share of all interactions is tested; models learn from the past alone.",
+    "user-cold first": "Held-out users, of whom models learned nothing. Their first interactions by time are revealed "
+    "when a model is asked, as many as k says, and the last are tested.",
+    "user-cold": "Held-out users, of whom models learned nothing. As many of their interactions as k says are revealed "
+    "when a model is asked, and others are tested.",
+    "item-cold k": "Held-out items, of which models saw as many interactions as k says; their others are tested.",
+    "item-cold newest": "All interactions of the newest items are tested; nothing was learned from these.",
+    "item-cold": "All interactions of held-out items are tested; nothing was learned from these.",
+    "both-cold": "Held-out users are tested with held-out items; models learned from neither, and only these items are "
+    "ranked. As many interactions with other items as k says are revealed.",
+    "sparse users": "Held-out interactions of the users with the fewest to learn from.",
+    "sparse items": "Held-out interactions of the items with the fewest to learn from.",
+}
+
+
+_CANDIDATES = {"(cold candidates)": " Only these items are ranked.", "(whole catalogue)": " All items are ranked."}
+
+
+def p_value(p: float) -> str:
+    """A p value with its sign: "= 0.034", "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
+def page(report: Report) -> dict[str, Any]:
+    """All that the template shows."""
+    found, frame = report.evaluation, report.frame()
+    main = frame[(frame["group"] == OVERALL) & (frame["metric"] == report.metric)]
+    ranking = _ranking(main)
+    looks = {
+        name: _charts.Look(i, name, f"s{i + 1}" if i < _COLOURS else "s0", _SHAPES[i] if i < _COLOURS else _GREY_SHAPE)
+        for i, name in enumerate(ranking.index)
+    }
+    scenarios = [_scenario(report, frame, name, looks) for name in main["scenario"].unique()]
+    return {
+        "title": report.title,
+        "notes": [part.strip() for part in report.notes.split("\n\n") if part.strip()],
+        "metric": report.metric,
+        "confidence": f"{found.confidence:.0%}",
+        "level": f"{1 - found.confidence:.0%}",
+        "n_resamples": found.n_resamples,
+        "baseline": found.baseline,
+        "seeds": ", ".join(map(str, sorted(found.splits["seed"].unique()))),
+        "n_seeds": found.splits["seed"].nunique(),
+        "looks": list(looks.values()),
+        "headline": headline(report, ranking),
+        "overview": _overview(main, ranking, looks),
+        "curves": _curves(main, looks, report.metric),
+        "scenarios": scenarios,
+        "splits": found.splits.to_dict("records"),
+        "failures": found.failures.to_dict("records"),
+        "environment": report.environment,
+    }
+
+
+def _ranking(main: pd.DataFrame) -> pd.DataFrame:
+    """The models, best first: in how many scenarios they are best or level with it, then by their mean rank."""
+    main = main.assign(
+        rank=main.groupby("scenario", sort=False)["mean"].rank(ascending=False, method="min", na_option="bottom"),
+        ahead=main["best"] | main["level"],
+    )
+    by_model = main.groupby("model", sort=False).agg(ahead=("ahead", "sum"), rank=("rank", "mean"))
+    return by_model.sort_values(["ahead", "rank"], ascending=[False, True], kind="stable")
+
+
+def headline(report: Report, ranking: pd.DataFrame) -> str:
+    """The answer in a sentence."""
+    most = int(ranking["ahead"].iloc[0])
+    leaders = [str(name) for name in ranking.index[ranking["ahead"] == most]]
+    n = report.evaluation.splits["scenario"].nunique()
+    if n == 1:
+        rest = f", and cannot be told from {_listed(leaders[1:])}" if len(leaders) > 1 else ""
+        return f"{leaders[0]} has the best {report.metric}{rest}."
+    who, verb = (_listed(leaders), "are each") if len(leaders) > 1 else (leaders[0], "is")
+    where = f"all {n}" if most == n else f"{most} of {n}"
+    return f"{who} {verb} best by {report.metric}, or cannot be told from the best, in {where} scenarios."
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _overview(main: pd.DataFrame, ranking: pd.DataFrame, looks: dict[str, _charts.Look]) -> dict[str, Any]:
+    scenarios = list(main["scenario"].unique())
+    cells = {(row["model"], row["scenario"]): _cell(row, row["high"]) for row in main.to_dict("records")}
+    return {
+        "scenarios": scenarios,
+        "rows": [
+            {
+                "look": look,
+                "ahead": ranking["ahead"].loc[name],
+                "cells": [cells.get((name, scenario)) for scenario in scenarios],
+            }
+            for name, look in looks.items()
+        ],
+    }
+
+
+def _cell(row: Any, top: float) -> dict[str, Any]:
+    """A number of a table; `top` is where the scale of its column ends."""
+    interval = "" if np.isnan(row["low"]) else f"[{row['low']:.4f}, {row['high']:.4f}]"
+    told = [interval] if interval else []
+    if not np.isnan(row["from_best"]):
+        below = (
+            "" if np.isnan(row["from_best_low"]) else f" [{-row['from_best_high']:.4f}, {-row['from_best_low']:.4f}]"
+        )
+        told.append(f"{-row['from_best']:.4f} below the best{below}, p {p_value(row['from_best_p'])}")
+    scale = 100 / top if top > 0 else 0.0
+    low, high = (row["mean"] if np.isnan(row[name]) else row[name] for name in ("low", "high"))
+    return {
+        "value": row["mean"],
+        "low": row["low"],
+        "high": row["high"],
+        "interval": "" if np.isnan(row["low"]) else f"{row['low']:.3f}–{row['high']:.3f}",
+        # Where nobody finds anything, nobody is best.
+        "best": bool(row["best"]) and row["mean"] > 0,
+        "level": bool(row["level"]) and row["mean"] - row["from_best"] > 0,
+        "told": "; ".join(told),
+        "bar": (low * scale, row["mean"] * scale, high * scale),
+        "error": row["error"],
+    }
+
+
+def _curves(main: pd.DataFrame, looks: dict[str, _charts.Look], metric: str) -> list[_charts.Chart]:
+    """A chart for each kind of scenario that was run with several numbers of revealed interactions."""
+    parts = main["scenario"].str.extract(r"^(?P<kind>.*) k=(?P<k>\d+)(?P<candidates>.*)$")
+    rows = _drawn(main.assign(kind=parts["kind"] + parts["candidates"], k=pd.to_numeric(parts["k"])))
+    charts = []
+    for kind, part in rows.dropna(subset="k").groupby("kind", sort=False):
+        part = part.astype({"k": int})
+        if part["k"].nunique() > 1:
+            what = "interactions learned of an item" if str(kind).startswith("item") else "revealed interactions"
+            charts.append(_charts.curve(part, looks, metric, what, str(kind)))
+    return charts
+
+
+def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a value; without an interval it is one of no width."""
+    rows = rows[rows["mean"].notna()]
+    return rows.assign(low=rows["low"].fillna(rows["mean"]), high=rows["high"].fillna(rows["mean"]))
+
+
+def _scenario(report: Report, frame: pd.DataFrame, name: str, looks: dict[str, _charts.Look]) -> dict[str, Any]:
+    """The table of a scenario and its charts."""
+    found, metric = report.evaluation, report.metric
+    rows = frame[frame["scenario"] == name]
+    shown = [group for group in GROUPS if (rows["group"] == group).any()]
+    columns = [(each, OVERALL) for each in found.metrics]
+    # Of a single group all test rows are shown already.
+    columns += [(metric, group) for group in shown] if len(shown) > 1 else []
+    costs = found.costs[found.costs["scenario"] == name].groupby("model").mean(numeric_only=True)
+    tops = {
+        column: rows[(rows["metric"] == column[0]) & (rows["group"] == column[1])]["high"].max() for column in columns
+    }
+    records = {(row["model"], row["metric"], row["group"]): row for row in rows.to_dict("records")}
+    lines = []
+    for model in sorted(rows["model"].unique(), key=lambda model: -_or_zero(records[model, metric, OVERALL]["mean"])):
+        own = records[model, metric, OVERALL]
+        failed = bool(own["error"])
+        lines.append(
+            {
+                "look": looks[model],
+                "error": own["error"],
+                "cells": [] if failed else [_cell(records[(model, *column)], tops[column]) for column in columns],
+                "difference": own["difference"],
+                "difference_low": own["difference_low"],
+                "difference_high": own["difference_high"],
+                "costs": {} if failed else costs.loc[model].to_dict(),
+            }
+        )
+    main = _drawn(rows[(rows["metric"] == metric) & (rows["group"] == OVERALL)])
+    seconds = main["model"].map(costs["fit_seconds"])
+    parts = _drawn(rows[(rows["metric"] == metric) & rows["group"].isin(shown)])
+    return {
+        "name": name,
+        "words": _words(name),
+        "n_users": int(rows["n_users"].max()),
+        "columns": [each if group == OVERALL else f"{each} {group}" for each, group in columns],
+        "rows": lines,
+        "detectable": _detectable(main),
+        "scatter": _charts.scatter(main.assign(seconds=seconds), looks, metric) if len(main) > 1 else None,
+        "groups": _charts.groups(parts, looks, metric) if len(shown) > 1 else None,
+    }
+
+
+def _words(scenario: str) -> str:
+    words = next((words for start, words in _WORDS.items() if scenario.startswith(start)), "")
+    return words + next((more for end, more in _CANDIDATES.items() if scenario.endswith(end)), "")
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if np.isnan(value) else value
+
+
+def _detectable(main: pd.DataFrame) -> str:
+    sizes = main["detectable"].dropna()
+    if not len(sizes):
+        return ""
+    low, high = f"{sizes.min():.4f}", f"{sizes.max():.4f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def markdown(report: Report) -> str:
+    """The tables of a report as Markdown."""
+    found, frame = report.evaluation, report.frame()
+    overall = frame[frame["group"] == OVERALL]
+    ranking = _ranking(overall[overall["metric"] == report.metric])
+    lines = [f"# {_plain(report.title)}", "", *([report.notes.strip(), ""] if report.notes.strip() else [])]
+    lines += [
+        _plain(headline(report, ranking)),
+        "",
+        f"Means over users with {found.confidence:.0%} bootstrap intervals. Bold: the best of a column; ≈: cannot be "
+        f"told from it (paired randomisation test, p values adjusted by Holm).",
+        "",
+    ]
+    for scenario, rows in overall.groupby("scenario", sort=False):
+        lines += [f"## {_plain(str(scenario))} ({rows['n_users'].max():,} users)", ""]
+        table = [["model", *found.metrics], ["---", *["---:"] * len(found.metrics)]]
+        for model, own in rows.groupby("model", sort=False):
+            if error := own["error"].iloc[0]:
+                table.append([_plain(str(model)), f"failed: {_plain(error)}", *[""] * (len(found.metrics) - 1)])
+            else:
+                cells = own.set_index("metric").loc[found.metrics]
+                table.append([_plain(str(model)), *(_markdown_cell(row) for _, row in cells.iterrows())])
+        lines += [f"| {' | '.join(row)} |" for row in table]
+        lines.append("")
+    columns = ["scenario", "seed", "hash", "train", "revealed", "test"]
+    lines += ["## Splits", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    for row in found.splits[columns].to_dict("records"):
+        lines.append(f"| {' | '.join(_plain(str(value)) for value in row.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_cell(row: pd.Series) -> str:
+    interval = "" if np.isnan(row["low"]) else f" [{row['low']:.4f}, {row['high']:.4f}]"
+    mean = f"**{row['mean']:.4f}**" if row["best"] else f"{row['mean']:.4f}"
+    return mean + interval + (" ≈" if row["level"] else "")
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
