@@ -29,7 +29,7 @@ class Look(NamedTuple):
     @property
     def parts(self) -> list[str]:
         """The name, cut where a line may break."""
-        return re.findall(r".[^A-Z_]*|.", self.name, flags=re.DOTALL)
+        return re.split(r"(?<=[a-z0-9_])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", self.name)
 
     @property
     def label(self) -> str:
@@ -143,7 +143,7 @@ def _told(row: pd.Series, metric: str) -> str:
 def curve(rows: pd.DataFrame, looks: dict[str, Look], metric: str, what: str, title: str) -> Chart:
     """A line a model over the number of revealed interactions; `rows` have model, k, mean, low and high."""
     names = [name for name in looks if (rows["model"] == name).any()]
-    width, height, left, top = 720.0, 360.0, 44.0, 12.0
+    width, height, left, top = 900.0, 400.0, 44.0, 12.0
     right = width - 24 - _LETTER * max(len(looks[name].label) for name in names)
     bottom = height - 44
     ks = sorted(rows["k"].unique())

@@ -112,7 +112,8 @@ class Report:
             for key in measured[["scenario", "group"]].drop_duplicates().itertuples(index=False, name=None)
         ]
         frame = table.merge(pd.concat(parts), how="left", on=["scenario", "group", "metric", "model"])
-        return frame.astype({"best": "boolean", "level": "boolean"}).fillna({"best": False, "level": False})
+        # A model that failed is neither.
+        return frame.assign(**{name: frame[name].eq(True) for name in ("best", "level")})
 
     def frame(self) -> pd.DataFrame:
         """All numbers of the report.
@@ -212,17 +213,16 @@ class Report:
         mean, low, high = paired_bootstrap(a, b, n_resamples=n_resamples, confidence=confidence, random_state=0)
         p = float(randomisation_test(a, b, n_resamples=n_resamples, random_state=0))
         detectable = minimum_detectable_difference(a, b, confidence=confidence)
+        interval = "" if np.isnan(low) else f" [{confidence:.0%} interval {low:.4f} to {high:.4f}]"
         numbers = (
-            f"{metric} {a.mean():.4f} against {b.mean():.4f}, a difference of {mean:.4f} "
-            f"[{confidence:.0%} interval {low:.4f} to {high:.4f}], p {_page.p_value(p)}"
+            f"{metric} {a.mean():.4f} against {b.mean():.4f}, a difference of {mean:.4f}{interval}, "
+            f"p {_page.p_value(p)}, paired over {len(values):,} user{'s' if len(values) > 1 else ''}"
         )
-        users = f"paired over {len(values):,} users"
         if p < 1 - confidence:
-            return f"{model} is better than {other} in {scenario}: {numbers}, {users}."
-        return (
-            f"{model} and {other} cannot be told apart in {scenario}: {numbers}, {users}; a difference of "
-            f"{detectable:.4f} would be found four times out of five."
-        )
+            return f"{model} is better than {other} in {scenario}: {numbers}."
+        if not np.isnan(detectable):
+            numbers += f"; a difference of {detectable:.4f} would be found four times out of five"
+        return f"{model} and {other} cannot be told apart in {scenario}: {numbers}."
 
     def _count(self, model: str, other: str, scenarios: list[str], metric: str) -> str:
         pairs = [self.evaluation.values(scenario, metric)[[model, other]].to_numpy() for scenario in scenarios]

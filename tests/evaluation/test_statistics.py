@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from recsys.evaluation import bootstrap_interval, holm, paired_bootstrap, randomisation_test
+from recsys.evaluation import (
+    bootstrap_interval,
+    holm,
+    minimum_detectable_difference,
+    paired_bootstrap,
+    randomisation_test,
+)
 from recsys.exceptions import InvalidInputError, InvalidTypeError
 
 
@@ -163,6 +169,31 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(pvalues: list[float],
     assert {test for test, p in enumerate(adjusted) if p <= alpha} == rejected
     assert (adjusted >= pvalues).all()
     assert (adjusted <= 1).all()
+
+
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+def test_the_detectable_difference_is_found_as_often_as_the_power_says(power: float) -> None:
+    rng = np.random.default_rng(0)
+    # 600 data sets of 150 users as the metrics of one call; their true difference is the detectable one.
+    noise = 0.3 * rng.normal(size=(150, 600))
+    true = (stats.norm.ppf(0.975) + stats.norm.ppf(power)) * 0.3 / np.sqrt(150)
+    detectable = minimum_detectable_difference(noise + true, np.zeros((150, 600)), power=power)
+    assert np.mean(detectable) == pytest.approx(true, rel=0.01)
+    p = np.asarray(randomisation_test(noise + true, np.zeros((150, 600)), n_resamples=1000, random_state=0))
+    # Three standard errors of a share of 600.
+    assert np.mean(p < 0.05) == pytest.approx(power, abs=3 * np.sqrt(power * (1 - power) / 600))
+
+
+def test_the_detectable_difference_of_more_users_is_smaller() -> None:
+    a = np.random.default_rng(0).random(100)
+    one = float(minimum_detectable_difference(a, np.zeros(100)))
+    assert one == pytest.approx(2.8016 * a.std(ddof=1) / 10, rel=1e-4)
+    assert float(minimum_detectable_difference(np.tile(a, 4), np.zeros(400))) == pytest.approx(one / 2, rel=0.01)
+    assert float(minimum_detectable_difference(a, np.zeros(100), confidence=0.99)) > one
+    assert np.isnan(minimum_detectable_difference([0.5], [0.2]))
+    assert np.isnan(minimum_detectable_difference([[0.5, 0.1]], [[0.2, 0.1]])).tolist() == [True, True]
+    with pytest.raises(InvalidInputError, match=r"`power` is 80; expected a number between 0 and 1, such as 0\.8"):
+        minimum_detectable_difference(a, a, power=80)
 
 
 @pytest.mark.parametrize(

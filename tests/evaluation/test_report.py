@@ -1,0 +1,331 @@
+"""The report: its numbers are those of the evaluation, and what a user named stays text."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import EASE, ContentKNN, Popularity
+from recsys.datasets import make_movielens_like
+from recsys.evaluation import (
+    Evaluation,
+    Evaluator,
+    ItemColdSplit,
+    LeaveLastOut,
+    Report,
+    UserColdSplit,
+    holm,
+    minimum_detectable_difference,
+    paired_bootstrap,
+    randomisation_test,
+)
+from recsys.exceptions import InvalidInputError, InvalidTypeError, RecsysWarning
+
+EVIL = "<script>alert('1')</script> \"x\" & {{ 7 * 7 }}"
+
+
+class Broken(Popularity):
+    """A model that cannot learn."""
+
+    def fit(self, *_: Any, **__: Any) -> Broken:
+        raise ValueError('no <b>room</b> for "all"')
+
+
+class Page(HTMLParser):
+    """The tables of a page as lists of their cells' texts and values, its elements and their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.in_cell = False
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[tuple[str, dict[str, str | None]]]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append(("", dict(attrs)))
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.in_cell:
+            text, attributes = self.tables[-1][-1][-1]
+            self.tables[-1][-1][-1] = text + data.strip(), attributes
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    data = make_movielens_like(n_users=80, n_items=50, n_interactions=1600, random_state=0)
+    splitters = [LeaveLastOut(), UserColdSplit(k=(0, 1, 5)), ItemColdSplit(hot_test_size=0.1)]
+    models = {"Popularity": Popularity(), "EASE": EASE(l2=20.0), EVIL: ContentKNN(), "Broken": Broken()}
+    with pytest.warns(RecsysWarning, match="Broken failed"):
+        return Evaluator(splitters, n_resamples=300).evaluate(models, data)
+
+
+@pytest.fixture(scope="module")
+def report(evaluation: Evaluation) -> Report:
+    return Report(evaluation, title="A & B", notes="First <i>part</i>.\n\nSecond part.")
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> Page:
+    return Page(report.to_html())
+
+
+def made(values: dict[str, list[float]]) -> Evaluation:
+    """An evaluation in which each model has these values, a user each."""
+    n = len(next(iter(values.values())))
+    names = list(values)
+    per_user = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "scenario": "s",
+                    "seed": 0,
+                    "group": "overall",
+                    "model": name,
+                    "user_id": range(n),
+                    "NDCG@10": values[name],
+                }
+            )
+            for name in names
+        ],
+        ignore_index=True,
+    )
+    costs = pd.DataFrame({"scenario": "s", "seed": 0, "model": names, "fit_seconds": 1.0, "recommend_seconds": 0.1})
+    costs = costs.assign(peak_mib=np.nan, n_users=n, cold_share=0.0)
+    splits = pd.DataFrame({"scenario": ["s"], "seed": 0, "hash": "abc", "train": 9, "revealed": 0, "test": n})
+    failures = pd.DataFrame(columns=["scenario", "seed", "model", "error"])
+    return Evaluation(per_user, costs, splits, failures, names[0], n_resamples=500, metrics=["NDCG@10"])
+
+
+def test_the_frame_is_the_table_and_more(evaluation: Evaluation, report: Report) -> None:
+    table = evaluation.table()
+    pd.testing.assert_frame_equal(report.frame()[list(table)], table)
+    rows = report.frame().query("scenario == 'leave-last-out' and group == 'overall' and metric == 'HR@10'")
+    rows = rows.set_index("model")
+    values = evaluation.values("leave-last-out", "HR@10")
+    best = values.mean().idxmax()
+    assert list(rows.index[rows["best"]]) == [best]
+    others = [str(name) for name in values if name != best]
+    options: dict[str, Any] = {"n_resamples": 300, "random_state": 0}
+    adjusted = holm([float(randomisation_test(values[name], values[best], **options)) for name in others])
+    assert rows.loc[others, "from_best_p"].to_numpy(dtype=float) == pytest.approx(adjusted)
+    assert (rows.loc[others, "level"].to_numpy(dtype=bool) == (adjusted >= 0.05)).all()
+    for name in others:
+        found = rows.loc[name, ["from_best", "from_best_low", "from_best_high"]].to_numpy(dtype=float)
+        assert found == pytest.approx(paired_bootstrap(values[name], values[best], **options))
+        assert rows.loc[name, "detectable"] == pytest.approx(minimum_detectable_difference(values[name], values[best]))
+    assert rows.loc["Broken", "error"]
+    assert not rows.loc["Broken", ["best", "level"]].any()
+
+
+def test_the_best_and_those_level_with_it() -> None:
+    rng = np.random.default_rng(0)
+    best = rng.random(400)
+    found = {"best": best, "level": best - 0.001 + rng.normal(0, 0.1, 400), "worse": best - 0.2, "twin": best.copy()}
+    report = Report(made({name: list(values) for name, values in found.items()}))
+    rows = report.frame().set_index("model")
+    assert rows["best"].to_dict() == {"best": True, "level": False, "worse": False, "twin": False}
+    assert rows["level"].to_dict() == {"best": False, "level": True, "worse": False, "twin": True}
+    assert rows.loc["twin", "from_best"] == 0
+    table = Page(report.to_html()).tables[0]
+    told = {row[0][0]: (row[1][0], row[1][1]["class"]) for row in table[1:]}
+    assert "best" in told["best"][0]
+    assert "level with the best" in told["twin"][0]
+    assert {name: css for name, (_, css) in told.items()} == {
+        "best": "best",
+        "level": "level",
+        "twin": "level",
+        "worse": "",
+    }
+
+
+def test_the_numbers_of_the_page_are_those_of_the_table(evaluation: Evaluation, report: Report, page: Page) -> None:
+    table = evaluation.table().query("group == 'overall' and error == ''")
+    scenarios = list(table["scenario"].unique())
+    overview, *tables = page.tables
+    ndcg: Any = table[table["metric"] == "NDCG@10"].set_index(["model", "scenario"])["mean"]
+    shown = {row[0][0]: row[2:] for row in overview[1:]}
+    for (model, scenario), mean in ndcg.items():
+        text, attributes = shown[model][scenarios.index(scenario)]
+        assert text.startswith(f"{mean:.3f}")
+        assert float(str(attributes["data-v"])) == mean
+    for scenario, rows in zip(scenarios, tables, strict=False):
+        columns = [text for text, _ in rows[0]]
+        lines = {row[0][0]: row for row in rows[1:]}
+        for _, line in table[table["scenario"] == scenario].iterrows():
+            text, attributes = lines[line["model"]][columns.index(line["metric"])]
+            assert text.startswith(f"{line['mean']:.4f}")
+            assert f"{line['low']:.3f}–{line['high']:.3f}" in text
+            assert f"[{line['low']:.4f}, {line['high']:.4f}]" in str(attributes["title"])
+        assert lines["Broken"][1][0] == 'failed: ValueError: no <b>room</b> for "all"'
+
+
+def test_groups_and_curves_are_drawn(report: Report, page: Page) -> None:
+    text = report.to_html()
+    frame = report.frame()
+    cold = frame.query("scenario == 'item-cold (whole catalogue)' and metric == 'NDCG@10' and model == 'EASE'")
+    for _, row in cold.iterrows():
+        if row["group"] != "overall":
+            told = f"EASE: NDCG@10 {row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}], {row['group']}"
+            assert f"<title>{told}</title>" in text
+    for k in (0, 1, 5):
+        mean = frame.query(
+            f"scenario == 'user-cold k={k}' and group == 'overall' and metric == 'NDCG@10' and model == 'EASE'"
+        )["mean"].item()
+        assert re.search(rf"<title>EASE: NDCG@10 {mean:.4f} \[.*\] with {k} revealed</title>", text)
+    named = {
+        attributes["aria-labelledby"] for tag, attributes in page.elements if tag == "svg" and "role" in attributes
+    }
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {part for both in named for part in str(both).split()} <= set(ids)
+
+
+def test_what_a_user_named_stays_text(report: Report, page: Page) -> None:
+    text = report.to_html()
+    assert sum(tag == "script" for tag, _ in page.elements) == 1
+    assert "<i>part" not in text
+    assert "<b>room" not in text
+    assert "alert('1')" not in text
+    assert EVIL in {row[0][0] for row in page.tables[0]}
+    assert EVIL in str([attributes for tag, attributes in page.elements if tag == "th"]).replace("\\'", "'")
+    assert "<title>A &amp; B</title>" in text
+
+
+def test_the_page_needs_nothing_else(report: Report, page: Page) -> None:
+    text = report.to_html()
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "img", "iframe", "object", "embed")
+        assert "src" not in attributes
+        assert str(attributes.get("href", "#")).startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def test_everything_that_scrolls_or_shows_is_named(page: Page) -> None:
+    regions = [attributes for _, attributes in page.elements if attributes.get("role") == "region"]
+    assert regions
+    assert all(attributes.get("aria-label") and attributes.get("tabindex") == "0" for attributes in regions)
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("caption") == tags.count("table") == len(page.tables)
+
+
+def test_it_is_written_where_one_says(report: Report, tmp_path: Path) -> None:
+    text = report.to_html(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+    assert report.to_html() == text
+    text = report.to_json(str(tmp_path / "report.json"))
+    assert (tmp_path / "report.json").read_text(encoding="utf-8") == text
+
+
+def test_json_holds_the_frame(evaluation: Evaluation, report: Report) -> None:
+    values = json.loads(report.to_json())
+    frame = report.frame()
+    again = pd.read_json(io.StringIO(json.dumps(values["results"])), precise_float=True)
+    pd.testing.assert_frame_equal(again.astype(frame.dtypes.to_dict()), frame, check_exact=True)
+    assert [split["hash"] for split in values["splits"]] == list(evaluation.splits["hash"])
+    assert values["failures"][0]["error"] == 'ValueError: no <b>room</b> for "all"'
+    assert (values["title"], values["metric"], values["baseline"]) == ("A & B", "NDCG@10", "Popularity")
+    assert values["environment"]["packages"]["numpy"] == np.__version__
+
+
+def test_markdown_holds_the_table(evaluation: Evaluation, report: Report) -> None:
+    lines = report.to_markdown().splitlines()
+    assert lines[0] == "# A & B"
+    at = lines.index("## leave-last-out (80 users)")
+    assert lines[at + 2] == "| model | HR@10 | Recall@10 | NDCG@10 | MRR@10 |"
+    line = next(line for line in lines[at:] if line.startswith("| EASE |"))
+    rows = report.frame().query("scenario == 'leave-last-out' and model == 'EASE' and group == 'overall'")
+    for cell, (_, row) in zip(line.split(" | ")[1:], rows.iterrows(), strict=True):
+        assert f"{row['mean']:.4f}" in cell
+        assert f"[{row['low']:.4f}, {row['high']:.4f}]" in cell
+        assert cell.startswith("**") == row["best"]
+        assert ("≈" in cell) == row["level"]
+    assert r"failed: ValueError: no \<b\>room" in report.to_markdown()
+    assert r"\<script\>" in report.to_markdown()
+    assert all(line.count(" | ") == lines[at + 2].count(" | ") for line in lines[at + 2 : at + 8] if line)
+    assert evaluation.splits["hash"].iloc[0] in report.to_markdown()
+
+
+def test_a_sentence_says_who_is_better(evaluation: Evaluation) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.random(100)
+    report = Report(made({"a": list(a), "b": list(a - 0.1 - 0.05 * rng.random(100)), "c": list(a[::-1])}))
+    [mean, low, high] = report.evaluation.compare("a", "b", "s", "NDCG@10")
+    expected = (
+        f"a is better than b in s: NDCG@10 {a.mean():.4f} against {a.mean() - mean:.4f}, a difference of {mean:.4f} "
+        f"[95% interval {low:.4f} to {high:.4f}], p = 0.002, paired over 100 users."
+    )
+    assert report.compare("a", "b") == expected
+    assert report.compare("b", "a", "s", "NDCG@10") == expected
+    level = report.compare("a", "c")
+    assert level.startswith("a and c cannot be told apart in s: NDCG@10 ")
+    assert "p = 1, paired over 100 users; a difference of 0.1" in level
+    many = Report(evaluation).compare("EASE", "Popularity")
+    found = re.search(r"in (\d) .*of 6 scenarios, worse in (\d).*told from it in (\d): .* over 1\d to 80 users", many)
+    assert found
+    assert sum(map(int, found.groups())) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("EAES", "Popularity"), "`model` is 'EAES', which was not evaluated; .* Did you mean 'EASE'"),
+        (("EASE", "popularity"), "`other` is 'popularity', which was not .* Did you mean 'Popularity'"),
+        (("EASE", "Popularity", "leave-one-out"), "`scenario` is 'leave-one-out', .* Did you mean 'leave-last-out'"),
+        (("EASE", "Popularity", None, "NDCG"), "`metric` is 'NDCG', which .* Did you mean 'NDCG@10'"),
+        (("EASE", "Broken"), "`other` is 'Broken', which failed in 'leave-last-out' with ValueError: no <b>room"),
+    ],
+)
+def test_unknown_names_are_refused(report: Report, arguments: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        report.compare(*arguments)
+
+
+def test_bad_input_is_refused(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: Any = evaluation.table()
+    with pytest.raises(InvalidTypeError, match="`evaluation` is of type DataFrame; expected an Evaluation: pass what"):
+        Report(wrong)
+    number: Any = 7
+    with pytest.raises(InvalidTypeError, match="`title` is 7; expected text"):
+        Report(evaluation, title=number)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"needs Jinja2, which is not installed: pip install 'recsys\[report\]'"):
+        Report(evaluation).to_html()
+
+
+def test_a_single_model_and_a_single_user() -> None:
+    alone = Report(made({"a": [0.5, 0.7]}))
+    assert alone.frame()["best"].tolist() == [True]
+    assert alone.compare("a", "a").startswith("a and a cannot be told apart")
+    assert "a has the best NDCG@10." in alone.to_html()
+    of_one = Report(made({"a": [0.5], "b": [0.25]}))
+    assert not re.search(r"\bnan\b", of_one.to_html())
+    assert of_one.compare("b", "a").endswith(
+        "0.5000 against 0.2500, a difference of 0.2500, p = 1, paired over 1 user."
+    )
+    assert "| b | 0.2500 ≈ |" in of_one.to_markdown()
+    assert json.loads(of_one.to_json())["results"][0]["low"] is None
+
+
+def test_zeros_are_nobodys_best() -> None:
+    page = Page(Report(made({"a": [0.0] * 9, "b": [0.0] * 9})).to_html())
+    assert not any(attributes.get("class") in ("best", "level") for tag, attributes in page.elements if tag == "td")
