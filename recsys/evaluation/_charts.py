@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 # Of a label: the width of a letter, the height of a line, and the letters that are shown of a long name.
-_LETTER, _LINE, _LONGEST = 6.6, 14.0, 26
+_LETTER, _LINE, _LONGEST = 7.2, 14.0, 24
 
 # Left, top, right, bottom.
 _Box = tuple[float, float, float, float]
@@ -190,7 +190,7 @@ def curve(rows: pd.DataFrame, looks: dict[str, Look], metric: str, what: str, ti
 
 def scatter(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
     """The metric against the seconds of a fit; `rows` have model, seconds, mean, low and high."""
-    width, height, left, right, top = 480.0, 360.0, 44.0, 468.0, 14.0
+    width, height, left, right, top = 480.0, 360.0, 44.0, 456.0, 14.0
     bottom = height - 44
     exponents = np.log10(rows["seconds"].clip(lower=1e-3))
     low, high = math.floor(exponents.min() - 0.15), math.ceil(exponents.max() + 0.15)
@@ -205,7 +205,7 @@ def scatter(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
     bars = [(mark.x - 1, mark.high, mark.x + 1, mark.low) for mark in marks.values()]
     series = []
     for name in names:
-        x, y, anchor = _free_place(marks[name], looks[name].label, boxes, bars, right + 10)
+        x, y, anchor = _free_place(marks[name], looks[name].label, boxes, bars, width - 4)
         boxes.append(_box(x, y, _LETTER * len(looks[name].label), anchor))
         series.append(Series(looks[name], [marks[name]], x, y, anchor))
     by_time = sorted(marks.values(), key=lambda mark: (mark.x, mark.y))
@@ -233,7 +233,7 @@ def scatter(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
 def groups(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
     """A row a model with a mark for each group of test rows; `rows` have model, group, mean, low and high."""
     names = [name for name in looks if (rows["model"] == name).any()]
-    width, right, top = 480.0, 468.0, 34.0
+    width, right, top = 480.0, 464.0, 34.0
     left = 16 + _LETTER * max(len(looks[name].label) for name in names)
     bottom = top + 24.0 * len(names)
     across, x_ticks = _values_axis(rows, left + 8, right)
