@@ -109,7 +109,7 @@ class _Axis(NamedTuple):
 
 def _round_steps(low: float, high: float, n: int = 5) -> list[float]:
     """About n round numbers from at most `low` to at least `high`."""
-    span = high - low if high > low else abs(high) or 1.0
+    span = high - low if high - low > 1e-9 else max(abs(high), 1e-3)
     rough = span / n
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * size for size in (1, 2, 5, 10) if power * size >= rough * 0.999)
@@ -190,7 +190,7 @@ def curve(rows: pd.DataFrame, looks: dict[str, Look], metric: str, what: str, ti
 
 def scatter(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
     """The metric against the seconds of a fit; `rows` have model, seconds, mean, low and high."""
-    width, height, left, right, top = 480.0, 360.0, 44.0, 456.0, 14.0
+    width, height, left, right, top = 440.0, 360.0, 44.0, 418.0, 14.0
     bottom = height - 44
     exponents = np.log10(rows["seconds"].clip(lower=1e-3))
     low, high = math.floor(exponents.min() - 0.15), math.ceil(exponents.max() + 0.15)
@@ -233,7 +233,7 @@ def scatter(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
 def groups(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
     """A row a model with a mark for each group of test rows; `rows` have model, group, mean, low and high."""
     names = [name for name in looks if (rows["model"] == name).any()]
-    width, right, top = 480.0, 464.0, 34.0
+    width, right, top = 440.0, 424.0, 34.0
     left = 16 + _LETTER * max(len(looks[name].label) for name in names)
     bottom = top + 24.0 * len(names)
     across, x_ticks = _values_axis(rows, left + 8, right)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import recsys.evaluation
 from recsys import EASE, ContentKNN, Popularity
 from recsys.datasets import make_movielens_like
 from recsys.evaluation import (
@@ -329,3 +331,29 @@ def test_a_single_model_and_a_single_user() -> None:
 def test_zeros_are_nobodys_best() -> None:
     page = Page(Report(made({"a": [0.0] * 9, "b": [0.0] * 9})).to_html())
     assert not any(attributes.get("class") in ("best", "level") for tag, attributes in page.elements if tag == "td")
+
+
+def test_colours_can_be_read_in_the_light_and_in_the_dark() -> None:
+    css = (Path(recsys.evaluation.__path__[0]) / "report.css").read_text(encoding="utf-8")
+    themes = re.findall(r":root \{(.*?--page.*?)\}", css, flags=re.DOTALL)[:2]
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): #([0-9a-f]{3,6});", theme))
+        for text, ground in itertools.product(("ink", "soft", "accent", "bad"), ("page", "paper")):
+            assert contrast(colours[text], colours[ground]) >= 4.5
+        for text, ground in itertools.product(("ink", "soft"), ("best", "level")):
+            assert contrast(colours[text], colours[ground]) >= 4.5
+        for series, ground in itertools.product([f"s{i}" for i in range(6)], ("page", "paper")):
+            assert contrast(colours[series], colours[ground]) >= 3
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2: 21 is black on white."""
+
+    def luminance(colour: str) -> float:
+        digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+        parts = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
