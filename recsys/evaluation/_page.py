@@ -136,6 +136,8 @@ def _cell(row: Any, top: float) -> dict[str, Any]:
             "" if np.isnan(row["from_best_low"]) else f" [{-row['from_best_high']:.4f}, {-row['from_best_low']:.4f}]"
         )
         told.append(f"{-row['from_best']:.4f} below the best{below}, p {p_value(row['from_best_p'])}")
+    if not np.isnan(row["seed_std"]):
+        told.append(f"standard deviation {row['seed_std']:.4f} between seeds")
     scale = 100 / top if top > 0 else 0.0
     low, high = (row["mean"] if np.isnan(row[name]) else row[name] for name in ("low", "high"))
     return {

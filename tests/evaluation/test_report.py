@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,19 @@ def test_a_single_model_and_a_single_user() -> None:
     )
     assert "| b | 0.2500 ≈ |" in of_one.to_markdown()
     assert json.loads(of_one.to_json())["results"][0]["low"] is None
+
+
+def test_the_spread_between_seeds_is_told() -> None:
+    one = made({"a": [0.5, 0.7], "b": [0.1, 0.3]})
+    again = one.per_user.assign(seed=1)
+    again["NDCG@10"] += 0.1
+    costs = pd.concat([one.costs.assign(fit_seconds=3.0, seed=seed) for seed in (0, 1)])
+    splits = pd.concat([one.splits.assign(seed=seed) for seed in (0, 1)])
+    both = replace(one, per_user=pd.concat([one.per_user, again]), costs=costs, splits=splits)
+    text = Report(both).to_html()
+    assert text.count("standard deviation 0.0707 between seeds") == 2
+    assert "with seeds 0, 1" in text
+    assert '<td data-v="3.0">3.00</td>' in text
 
 
 def test_zeros_are_nobodys_best() -> None:
