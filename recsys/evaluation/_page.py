@@ -45,7 +45,12 @@ _WORDS = {
 }
 
 
-_CANDIDATES = {"(cold candidates)": " Only these items are ranked.", "(whole catalogue)": " All items are ranked."}
+_CANDIDATES = {
+    "(cold candidates)": " Only these items are ranked.",
+    "(whole catalogue)": " All items are ranked.",
+    "sampled)": " Each user ranks the tested items among so many others, drawn at random: for comparison with the "
+    "literature only.",
+}
 
 
 def p_value(p: float) -> str:
@@ -56,7 +61,7 @@ def p_value(p: float) -> str:
 def page(report: Report) -> dict[str, Any]:
     """All that the template shows."""
     found, frame = report.evaluation, report.frame()
-    main = frame[(frame["group"] == OVERALL) & (frame["metric"] == report.metric)]
+    main = _main(report, frame)
     ranking = _ranking(main)
     looks = {
         name: _charts.Look(i, name, f"s{i + 1}" if i < _COLOURS else "s0", _SHAPES[i] if i < _COLOURS else _GREY_SHAPE)
@@ -82,6 +87,12 @@ def page(report: Report) -> dict[str, Any]:
         "failures": found.failures.to_dict("records"),
         "environment": report.environment,
     }
+
+
+def _main(report: Report, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all test rows in the main metric of each scenario."""
+    metric = frame["scenario"].map({name: report.metric_in(name) for name in frame["scenario"].unique()})
+    return frame[(frame["group"] == OVERALL) & (frame["metric"] == metric)]
 
 
 def _ranking(main: pd.DataFrame) -> pd.DataFrame:
@@ -175,10 +186,10 @@ def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _scenario(report: Report, frame: pd.DataFrame, name: str, looks: dict[str, _charts.Look]) -> dict[str, Any]:
     """The table of a scenario and its charts."""
-    found, metric = report.evaluation, report.metric
+    found, metric = report.evaluation, report.metric_in(name)
     rows = frame[frame["scenario"] == name]
     shown = [group for group in GROUPS if (rows["group"] == group).any()]
-    columns = [(each, OVERALL) for each in found.metrics]
+    columns = [(each, OVERALL) for each in rows["metric"].unique()]
     # Of a single group all test rows are shown already.
     columns += [(metric, group) for group in shown] if len(shown) > 1 else []
     costs = found.costs[found.costs["scenario"] == name].groupby("model").mean(numeric_only=True)
@@ -206,6 +217,7 @@ def _scenario(report: Report, frame: pd.DataFrame, name: str, looks: dict[str, _
     parts = _drawn(rows[(rows["metric"] == metric) & rows["group"].isin(shown)])
     return {
         "name": name,
+        "metric": metric,
         "words": _words(name),
         "n_users": int(rows["n_users"].max()),
         "columns": [each if group == OVERALL else f"{each} {group}" for each, group in columns],
@@ -237,7 +249,7 @@ def markdown(report: Report) -> str:
     """The tables of a report as Markdown."""
     found, frame = report.evaluation, report.frame()
     overall = frame[frame["group"] == OVERALL]
-    ranking = _ranking(overall[overall["metric"] == report.metric])
+    ranking = _ranking(_main(report, frame))
     lines = [f"# {_plain(report.title)}", "", *([report.notes.strip(), ""] if report.notes.strip() else [])]
     lines += [
         _plain(headline(report, ranking)),
@@ -248,12 +260,13 @@ def markdown(report: Report) -> str:
     ]
     for scenario, rows in overall.groupby("scenario", sort=False):
         lines += [f"## {_plain(str(scenario))} ({rows['n_users'].max():,} users)", ""]
-        table = [["model", *found.metrics], ["---", *["---:"] * len(found.metrics)]]
+        metrics = rows["metric"].unique()
+        table = [["model", *metrics], ["---", *["---:"] * len(metrics)]]
         for model, own in rows.groupby("model", sort=False):
             if error := own["error"].iloc[0]:
-                table.append([_plain(str(model)), f"failed: {_plain(error)}", *[""] * (len(found.metrics) - 1)])
+                table.append([_plain(str(model)), f"failed: {_plain(error)}", *[""] * (len(metrics) - 1)])
             else:
-                cells = own.set_index("metric").loc[found.metrics]
+                cells = own.set_index("metric").loc[metrics]
                 table.append([_plain(str(model)), *(_markdown_cell(row) for _, row in cells.iterrows())])
         lines += [f"| {' | '.join(row)} |" for row in table]
         lines.append("")

@@ -67,7 +67,7 @@ class Evaluation:
         keys = ["scenario", "group", "model", "user_id"]
         measured = self.per_user[~self._failed(self.per_user)]
         # By scenario: sampled metrics are others.
-        metrics = {name: self._measured(part) for name, part in self.per_user.groupby("scenario", observed=True)}
+        metrics = {name: self.metrics_in(str(name)) for name in self.per_user["scenario"].unique()}
         values = measured.groupby(keys, sort=False, observed=True)[self.metrics].mean()
         per_seed = measured.groupby(["scenario", "group", "model", "seed"], sort=False, observed=True)[
             self.metrics
@@ -139,9 +139,20 @@ class Evaluation:
             )
         return replace(self, per_user=rows.assign(group=labels)[labels.notna()]).table()
 
-    def _measured(self, rows: pd.DataFrame) -> list[str]:
-        """The metrics that these rows hold."""
-        return [metric for metric in self.metrics if rows[metric].notna().any()]
+    def metrics_in(self, scenario: str) -> list[str]:
+        """The metrics that were measured in a scenario: those among sampled negatives have names of their own.
+
+        Parameters
+        ----------
+        scenario : str
+
+        Returns
+        -------
+        list of str
+            Empty where nothing was measured.
+        """
+        measured = self.per_user.loc[self.per_user["scenario"] == scenario, self.metrics].notna().any()
+        return [metric for metric in self.metrics if measured[metric]]
 
     def _failed(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Which of these rows are of a model in a scenario where it failed with some seed."""
@@ -206,7 +217,7 @@ class Evaluation:
         """
         rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
         rows = rows[~self._failed(rows)]
-        if metric not in self._measured(rows):
+        if metric not in self.metrics_in(scenario) or not len(rows):
             raise InvalidInputError(
                 f"Nothing was measured for scenario {scenario!r}, metric {metric!r} and group {group!r}; expected "
                 f"names that stand in `table()`."

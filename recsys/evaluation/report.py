@@ -100,8 +100,23 @@ class Report:
     @property
     def metric(self) -> str:
         """The metric that charts and summaries show: the first NDCG, or the first metric where there is none."""
-        metrics = self.evaluation.metrics
+        metrics = [name.removeprefix("sampled ") for name in self.evaluation.metrics]
         return next((name for name in metrics if name.startswith("NDCG")), metrics[0])
+
+    def metric_in(self, scenario: str) -> str:
+        """`metric` by its name in a scenario.
+
+        Parameters
+        ----------
+        scenario : str
+
+        Returns
+        -------
+        str
+            Such as "sampled NDCG@10", where users rank a few items.
+        """
+        measured = self.evaluation.metrics_in(scenario)
+        return self.metric if self.metric in measured or not measured else f"sampled {self.metric}"
 
     @cached_property
     def _frame(self) -> pd.DataFrame:
@@ -131,11 +146,12 @@ class Report:
     def _from_best(self, scenario: str, group: str) -> pd.DataFrame:
         """The models of a scenario and group against the best one, in each metric; all share the resamples of users."""
         found = self.evaluation
-        values = [found.values(scenario, metric, group) for metric in found.metrics]
+        metrics = found.metrics_in(scenario)
+        values = [found.values(scenario, metric, group) for metric in metrics]
         rows = pd.concat(
             [
                 pd.DataFrame({"metric": metric, "model": part.columns, "best": part.columns == part.mean().idxmax()})
-                for metric, part in zip(found.metrics, values, strict=True)
+                for metric, part in zip(metrics, values, strict=True)
             ],
             ignore_index=True,
         ).assign(scenario=scenario, group=group, level=False)
@@ -166,7 +182,7 @@ class Report:
             None: the only one; of several, the sentence counts in how many either model is better, with p values that
             `holm` adjusted.
         metric : str, optional
-            None: `metric` of the report.
+            None: `metric` of the report. Scenarios that lack it do not count.
 
         Returns
         -------
@@ -177,21 +193,30 @@ class Report:
         InvalidInputError
             If a name is unknown, or a model failed in every scenario asked for.
         """
-        found, metric = self.evaluation, self.metric if metric is None else metric
+        found = self.evaluation
         scenarios = list(found.splits["scenario"].unique())
         models = {*found.costs["model"], *found.failures["model"]}
         for argument, name, known in (
             ("model", model, models),
             ("other", other, models),
             ("scenario", scenarios[0] if scenario is None else scenario, scenarios),
-            ("metric", metric, found.metrics),
+            ("metric", found.metrics[0] if metric is None else metric, found.metrics),
         ):
             if name not in known:
                 raise InvalidInputError(
                     f"`{argument}` is {name!r}, which was not evaluated; expected a name in `frame()`. "
                     f"{did_you_mean(str(name), known)}"
                 )
-        asked = scenarios if scenario is None else [scenario]
+        asked = [
+            name
+            for name in (scenarios if scenario is None else [scenario])
+            if metric is None or metric in found.metrics_in(name) or not found.metrics_in(name)
+        ]
+        if not asked:
+            raise InvalidInputError(
+                f"`metric` is {metric!r}, which was not measured in {scenario!r}; expected one of "
+                f"{', '.join(found.metrics_in(str(scenario)))}."
+            )
         failed = found.failures[found.failures["model"].isin([model, other]) & found.failures["scenario"].isin(asked)]
         both = [name for name in asked if name not in set(failed["scenario"])]
         if not both:
@@ -201,7 +226,7 @@ class Report:
                 f"{first['scenario']!r} with {first['error']}; expected two models that were measured there."
             )
         if len(both) == 1:
-            return self._sentence(model, other, both[0], metric)
+            return self._sentence(model, other, both[0], metric or self.metric_in(both[0]))
         return self._count(model, other, both, metric)
 
     def _sentence(self, model: str, other: str, scenario: str, metric: str) -> str:
@@ -224,8 +249,11 @@ class Report:
             numbers += f"; a difference of {detectable:.4f} would be found four times out of five"
         return f"{model} and {other} cannot be told apart in {scenario}: {numbers}."
 
-    def _count(self, model: str, other: str, scenarios: list[str], metric: str) -> str:
-        pairs = [self.evaluation.values(scenario, metric)[[model, other]].to_numpy() for scenario in scenarios]
+    def _count(self, model: str, other: str, scenarios: list[str], metric: str | None) -> str:
+        pairs = [
+            self.evaluation.values(scenario, metric or self.metric_in(scenario))[[model, other]].to_numpy()
+            for scenario in scenarios
+        ]
         options: dict[str, Any] = {"n_resamples": self.evaluation.n_resamples, "random_state": 0}
         differences = np.array([(pair[:, 0] - pair[:, 1]).mean() for pair in pairs])
         told = holm([float(randomisation_test(pair[:, 0], pair[:, 1], **options)) for pair in pairs])
@@ -238,8 +266,8 @@ class Report:
 
         n_users = [len(pair) for pair in pairs]
         return (
-            f"By {metric}, {model} is better than {other} in {count(clear & (differences > 0))} of {len(pairs)} "
-            f"scenarios, worse in {count(clear & (differences < 0))}, and cannot be told from it in "
+            f"By {metric or self.metric}, {model} is better than {other} in {count(clear & (differences > 0))} of "
+            f"{len(pairs)} scenarios, worse in {count(clear & (differences < 0))}, and cannot be told from it in "
             f"{int((~clear).sum())}: tests paired over {min(n_users):,} to {max(n_users):,} users, p values adjusted "
             f"for {len(pairs)} scenarios (Holm)."
         )

@@ -342,6 +342,29 @@ def test_the_spread_between_seeds_is_told() -> None:
     assert '<td data-v="3.0">3.00</td>' in text
 
 
+def test_sampled_metrics_stand_beside_others() -> None:
+    data = make_movielens_like(n_users=40, n_items=60, n_interactions=500, random_state=0)
+    models = {"Popularity": Popularity(), "EASE": EASE(l2=20.0)}
+    found = Evaluator([LeaveLastOut(), LeaveLastOut(n_negatives=9)], n_resamples=50).evaluate(models, data)
+    report, scenario = Report(found), "leave-last-out (1 + 9 sampled)"
+    assert report.metric == report.metric_in("leave-last-out") == "NDCG@10"
+    assert report.metric_in(scenario) == "sampled NDCG@10"
+    frame = report.frame()
+    assert frame.groupby(["scenario", "group", "metric"])["best"].sum().eq(1).all()
+    of_sampled = frame[frame["scenario"] == scenario]
+    assert of_sampled["metric"].str.startswith("sampled ").all()
+    head = report.to_markdown().split(f"## {scenario}")[1].split("\n")[2]
+    assert head == "| model | sampled HR@10 | sampled Recall@10 | sampled NDCG@10 | sampled MRR@10 |"
+    heads = [[text.strip() for text, _ in table[0]] for table in Page(report.to_html()).tables]
+    assert heads[0][-2:] == ["leave-last-out", scenario]
+    assert [head[1] for head in heads[1:3]] == ["HR@10", "sampled HR@10"]
+    assert " of 2 scenarios" in report.compare("EASE", "Popularity")
+    assert f"in {scenario}: sampled NDCG@10 " in report.compare("EASE", "Popularity", scenario)
+    assert f"in {scenario}: sampled HR@10 " in report.compare("EASE", "Popularity", metric="sampled HR@10")
+    with pytest.raises(InvalidInputError, match=r"`metric` is 'HR@10', which was not measured in 'leave-last-out .1 "):
+        report.compare("EASE", "Popularity", scenario, "HR@10")
+
+
 def test_zeros_are_nobodys_best() -> None:
     page = Page(Report(made({"a": [0.0] * 9, "b": [0.0] * 9})).to_html())
     assert not any(attributes.get("class") in ("best", "level") for tag, attributes in page.elements if tag == "td")
