@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import sparse
+from scipy import linalg, sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
@@ -42,6 +42,9 @@ DENSE_ITEMS, ALS_L2, ALS_ROUNDS = 20_000, 30.0, 10
 # Columns of popular items are long and would rule the ridge: they are damped by this power of the item's count, and a
 # forecast of the count gives a smaller one back.
 DAMPING, FORECAST = 0.25, 0.15
+# What users who have an item are like counts so much for it beside what other items say of it; and the penalty of the
+# regression that finds it, relative to how much users vary.
+TAKERS, TAKERS_L2 = 0.5, 0.3
 # An item's vector is half its own and half its content's, and half trusted, after so many interactions.
 CONTENT_EVIDENCE, TRUSTED_EVIDENCE = 1.0, 10.0
 # The weights of content are judged on so many folds of so many items, and users, at the most.
@@ -68,9 +71,11 @@ class ContentEASE(VectorRecommender):
     solved for a few q, blended between, and factorised, so that the score is an inner product.
 
     Items: a kernel ridge regression from content, fields and products of fields weighed by how well held-out items are
-    ranked, finds the vectors of warm items; a hot item seen n times counts n / (n + 10) in it. Regressions predict less
-    than there is: vectors of warm items are stretched until held-out items are among the best ten half as often as they
-    are with vectors of their own. An item seen n times has the share 1 / (n + 1) of its vector from content.
+    ranked, finds the vectors of warm items; a hot item seen n times counts n / (n + 10) in it. What it learns is half
+    the vectors of the autoencoder, in which nothing tells of an item by itself, and half those of a regression of who
+    has it on the vectors of users: having an item tells of new ones like it. Regressions predict less than there is:
+    vectors of warm items are stretched until held-out items are among the best ten half as often as they are with
+    vectors of their own. An item seen n times has the share 1 / (n + 1) of its vector from content.
 
     Parameters
     ----------
@@ -236,7 +241,8 @@ class ContentEASE(VectorRecommender):
         counts = self.item_counts_[hot, None]
         logs = np.log(counts)
         self.mean_log_count_ = float(logs.mean())
-        damped = self.item_vectors_[hot] / counts**DAMPING
+        vectors = (1 - TAKERS) * self.item_vectors_[hot] + TAKERS * self._vectors_of_takers(data, hot)
+        damped = vectors / counts**DAMPING
         targets = np.column_stack([damped, logs - self.mean_log_count_]).astype(np.float32)
         trust = (counts / (counts + np.float32(TRUSTED_EVIDENCE))).ravel()
         judged = np.sort(rng.permutation(len(hot))[:JUDGE_ITEMS])
@@ -255,6 +261,25 @@ class ContentEASE(VectorRecommender):
         landmarks = np.sort(rng.permutation(len(hot))[:LANDMARKS])
         by_rate = [vectors[hot] for vectors in self.history_vectors_]
         self.content_map_ = KernelRidge.fit(mixture, features, np.column_stack([targets, *by_rate]), trust, landmarks)
+
+    def _vectors_of_takers(self, data: TrainingData, hot: Codes) -> Floats:
+        """The item vectors that tell best who has an item, by ridge regression on the vectors of users.
+
+        Those of the autoencoder leave out what a user's own interaction with an item says: that finds the item itself,
+        but new ones like it as well.
+        """
+        matrix = pattern(data.matrix)
+        users = self._users_of(matrix, with_constant(data.user_features.matrix))
+        weights = user_weights(matrix)
+        roots = np.sqrt(weights)
+        users *= roots[:, None]
+        system = (users.T @ users).astype(np.float64)
+        system[np.diag_indices_from(system)] += TAKERS_L2 * np.count_nonzero(weights)
+        right = Csr(sparse.diags_array(roots) @ matrix[:, hot]).T @ users
+        vectors = linalg.solve(system, right.T, assume_a="pos").T
+        # They are shrunk, and shall be as long as the others, all in all.
+        longer = np.linalg.norm(self.item_vectors_[hot]) / max(float(np.linalg.norm(vectors)), 1e-30)
+        return np.asarray(longer * vectors, dtype=np.float32)
 
     def _undamped(self, predicted: Floats) -> Floats:
         """Item vectors from what the ridge regression predicts: damped vectors, and a forecast of the count."""

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
 from recsys import EASE, ContentEASE, ContentKNN, FeatureTable, Popularity
+from recsys._sparse import with_constant
 from recsys.base import BaseRecommender
 from recsys.datasets import make_movielens_like
 from recsys.evaluation import ItemColdSplit, UserColdSplit, paired_bootstrap, ranking_metrics
@@ -208,6 +210,25 @@ def test_held_out_items_are_stretched_until_they_come_half_as_often_as_with_thei
     # The factors of items that have few interactions are mixed with content after the scale was found.
     assert stretched == pytest.approx(own / 2, rel=0.1)
     assert plain < own / 2
+
+
+def test_vectors_of_takers_are_the_ridge_regression_of_who_has_an_item(ml: Any) -> None:
+    X = ml.interactions[["user_id", "item_id"]]
+    seen = []
+
+    class Kept(ContentEASE):
+        def _vectors_of_takers(self, data: Any, hot: Any) -> Any:
+            found = super()._vectors_of_takers(data, hot)
+            seen.append((self._users_of(data.matrix, with_constant(data.user_features.matrix)), data.matrix, found))
+            return found
+
+    Kept(n_factors=16, random_state=0).fit(X, **tables(ml))
+    [(users, matrix, found)] = seen
+    weights = np.diff(matrix.indptr) ** -0.5
+    reference = Ridge(alpha=0.3 * len(users), fit_intercept=False)
+    reference.fit(users, (matrix > 0).toarray(), sample_weight=weights / weights.mean())
+    lengths = np.linalg.norm(found), np.linalg.norm(reference.coef_)
+    np.testing.assert_allclose(found / lengths[0], reference.coef_ / lengths[1], atol=1e-5)
 
 
 def test_warm_items_alone_are_stretched() -> None:

@@ -35,13 +35,24 @@ def test_the_kernel_is_the_sum_of_terms() -> None:
     genres = (features.block(features.fields[0]).toarray() > 0).astype(float)
     year, look = (features.block(field).toarray().astype(float) for field in features.fields[1:])
     look /= np.linalg.norm(look, axis=1, keepdims=True)
-    k = [block @ block.T for block in (genres, year, look)]
+    knots = np.arange(year.shape[1])
+    alike = np.exp(-np.abs(knots[:, None] - knots) / (0.2 * len(knots)))
+    k = [genres @ genres.T, year @ alike @ year.T, look @ look.T]
     products = [k[0] * k[0], k[0] * k[1], k[0] * k[2], k[1] * k[1], k[1] * k[2], k[2] * k[2]]
     assert kernel_terms(3)[3:] == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
     expected = sum(weight * term for weight, term in zip(MIXTURE.weights, [*k, *products], strict=True))
     np.testing.assert_allclose(MIXTURE.kernel(features, features), expected, rtol=1e-4, atol=1e-5)
     some = np.array([3, 1])
     np.testing.assert_allclose(MIXTURE.kernel(features.take(some), features), expected[some], rtol=1e-4, atol=1e-5)
+
+
+def test_near_numbers_are_more_alike_than_far_ones_and_what_is_missing_is_like_none() -> None:
+    frame = pd.DataFrame({"year": [*range(1950, 1990), 1960.4, np.nan], "page": [np.nan] * 42})
+    kinds = {"year": "numeric", "page": "numeric"}
+    features = FeatureEncoder.fit(frame, kinds, "|").transform(frame, "frame")
+    kernel = Mixture(np.array([1.0, 1.0, 0, 0, 0]), 1.0).kernel(features.take(np.array([40])), features).ravel()
+    assert kernel[10] > kernel[15] > kernel[25] > kernel[35] > 0
+    assert kernel[41] == 0
 
 
 # How far the targets of items are to be trusted.
