@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from recsys.evaluation import metrics as core
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
@@ -82,14 +81,33 @@ def ranking_metrics(
     items, relevant_columns = Vocabulary.from_values(relevant["item_id"], "relevant.item_id")
     lists, counts = _to_lists(recommendations, users, items, max(cuts))
 
-    ones = np.ones(len(relevant), dtype=np.int32)
-    matrix = sparse.coo_array((ones, (relevant_rows, relevant_columns)), shape=(len(users), len(items))).tocsr()
-    n_relevant = np.diff(matrix.indptr).astype(np.int64)
-    hits = core.hit_matrix(lists, matrix)
-    values = {f"{name}@{cut}": METRICS[name](hits, n_relevant, cut) for cut in cuts for name in names}
+    hits, n_relevant = _look_up(lists, relevant_rows, relevant_columns, len(items))
+    # Without a hit every metric is 0.
+    some = hits.any(axis=1)
+    hits, n_of_some = hits[some], n_relevant[some]
+    values = {}
+    for name, cut in ((name, cut) for cut in cuts for name in names):
+        values[f"{name}@{cut}"] = column = np.zeros(len(users))
+        column[some] = METRICS[name](hits, n_of_some, cut)
     result = pd.DataFrame(values, index=users.ids.rename("user_id"))
     result.attrs.update(counts)
     return result
+
+
+def _look_up(lists: core.Codes, rows: core.Codes, columns: core.Codes, n_items: int) -> tuple[core.Hits, core.Codes]:
+    """Which recommended items are relevant, and how many are to each user, from pairs in any order."""
+    wanted = (np.arange(len(lists))[:, None] * n_items + lists)[lists >= 0]
+    # One sort brings each pair that is both relevant (even) and recommended (odd) together, and repetitions as well.
+    keys = np.concatenate([(rows * n_items + columns) * 2, wanted * 2 + 1])
+    keys.sort()
+    step = np.diff(keys)
+    repeated = keys[1:][step == 0] // (2 * n_items)
+    n_relevant = np.bincount(rows, minlength=len(lists)) - np.bincount(repeated, minlength=len(lists))
+    later = keys[1:][step == 1]
+    row, column = np.divmod(later[later % 2 == 1] // 2, n_items)
+    hits = np.zeros(lists.shape, dtype=bool)
+    hits[row, (lists[row] == column[:, None]).argmax(axis=1)] = True
+    return hits, n_relevant
 
 
 def _names(metrics: Sequence[str]) -> list[str]:
@@ -169,6 +187,24 @@ def _check_lists(
             f"`recommendations.rank` has dtype {recommendations['rank'].dtype}; expected integers from 1."
         )
     rank = recommendations["rank"].to_numpy(dtype=np.int64, na_value=0)
+    # As `recommend` returns them, users come one after the other with their ranks in order, and need no sorting.
+    starts = np.flatnonzero(np.diff(user, prepend=-1))
+    grouped = len(starts) == len(users) and bool((np.diff(rank) == 1)[np.diff(user) == 0].all())
+    if not (grouped and (rank[starts] == 1).all()):
+        _check_ranks(rank, user, users)
+    keys = np.sort(user * len(items) + item)
+    twice = keys[1:][keys[1:] == keys[:-1]]
+    if len(twice):
+        who, what = users.decode(twice[:1] // len(items)), items.decode(twice[:1] % len(items))
+        raise InvalidInputError(
+            f"`recommendations` holds item {examples(what)} twice for user {examples(who)} ({len(twice)} "
+            f"repetitions in all); expected each item once a list."
+        )
+    return rank
+
+
+def _check_ranks(rank: core.Codes, user: core.Codes, users: Vocabulary) -> None:
+    """Check that the ranks of each user run 1, 2, 3, ..., in whatever order the rows come."""
     order = np.lexsort((rank, user))
     start = np.flatnonzero(np.diff(user[order], prepend=-1))
     place = np.arange(1, len(order) + 1) - np.repeat(start, np.diff(start, append=len(order)))
@@ -179,12 +215,3 @@ def _check_lists(
             f"`recommendations.rank` of user {examples(who)} has {rank[wrong[0]]} out of sequence; "
             f"expected the ranks of each user to run 1, 2, 3, ... without gaps or repetitions."
         )
-    keys = np.sort(user * len(items) + item)
-    twice = keys[1:][keys[1:] == keys[:-1]]
-    if len(twice):
-        who, what = users.decode(twice[:1] // len(items)), items.decode(twice[:1] % len(items))
-        raise InvalidInputError(
-            f"`recommendations` holds item {examples(what)} twice for user {examples(who)} ({len(twice)} "
-            f"repetitions in all); expected each item once a list."
-        )
-    return rank
