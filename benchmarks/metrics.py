@@ -260,7 +260,7 @@ def markdown(values: dict[str, Any]) -> str:
     )
     lines += [
         f"\nThe last row is `MatrixFactorization` of {ranking['counts']['factors']} factors, the ten best of "
-        f"{ranking['counts']['items']:,} items for {ranking['counts']['users']:,} users, and the same five metrics. "
+        f"{ranking['counts']['items']:,} items for {ranking['counts']['users']:,} users, and the same five metrics (leave-last-out; ML-1M, 7.9 % of timestamps estimated). "
         f"ranx is handed text ids, made before the clock starts, and has compiled by then.\n",
         "The means that each finds (RecTools and ranx divide MAP by n, also where n > K):\n",
         f"| | {' | '.join(METRICS)} |",
