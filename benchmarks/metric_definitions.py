@@ -199,12 +199,15 @@ def measure(values_of: Callable[[Items, Items], Values], n_cases: int) -> dict[s
         lists = {user: LISTS[user]} if user in LISTS else {}
         found["users"][user] = values_of(lists, {user: RELEVANT[user]})
     largest: dict[str, Values] = {"n <= K": {}, "n > K": {}}
+    counts = dict.fromkeys(largest, 0)
     for listed, liked in cases(n_cases, seed=0):
         theirs, mine = (each({"u": listed}, {"u": liked}) for each in (values_of, ours))
-        worst = largest["n <= K" if len(liked) <= K else "n > K"]
+        bound = "n <= K" if len(liked) <= K else "n > K"
+        worst = largest[bound]
+        counts[bound] += 1
         for name, value in theirs.items():
             worst[name] = max(worst.get(name, 0.0), abs(value - mine[name]))
-    return found | {"largest": largest, "cases": n_cases}
+    return found | {"largest": largest, "cases": counts}
 
 
 def markdown(libraries: dict[str, Any]) -> str:
@@ -235,25 +238,37 @@ def markdown(libraries: dict[str, Any]) -> str:
         lines.append(f"| {name} | not run: not installed |" + " |" * (len(METRICS) - 1))
     for name, why in NEVER_RUN.items():
         lines.append(f"| {name} | not run: {why} |" + " |" * (len(METRICS) - 1))
-    lines += ["\nEach user alone, where a value is another than ours:\n", "| | user | metric | value | recsys |"]
+    lines += ["\nEach user alone, where a value is another than ours:\n", "| | user | metrics | value | recsys |"]
     lines.append("| --- | --- | --- | ---: | ---: |")
-    reference = libraries["recsys"]["users"]
-    for name, found in libraries.items():
-        for user, metric in ((user, metric) for user in USERS for metric in METRICS if metric in found["mean"]):
-            theirs, mine = found["users"][user].get(metric), reference[user].get(metric)
-            if not same(theirs, mine):
-                lines.append(f"| {names[name]} | {user} | {metric} | {shown(theirs)} | {shown(mine)} |")
-    counts = sorted({found["cases"] for found in libraries.values()})
-    lines.append(
-        f"\nThe largest difference from ours over {' or '.join(f'{count:,}' for count in counts)} generated users, one "
-        f"at a time, each with a list of 1 to {K} items and 1 to {2 * K} relevant ones (below {ROUNDING:g}: 0):"
-    )
+    lines += [
+        f"| {' | '.join(row)} |"
+        for name, found in libraries.items()
+        for row in differing(names[name], found, libraries["recsys"])
+    ]
+    lines += [
+        "\nA mean is the library's own, over the users that it counts. None: it gives no value.",
+        f"\nThe largest difference from ours over generated users, one at a time, each with a list of 1 to {K} items "
+        f"and 1 to {2 * K} relevant ones (below {ROUNDING:g}: 0):",
+    ]
     for bound in ("n <= K", "n > K"):
-        lines += [f"\n{bound}:\n", head]
+        lines += [f"\n{bound}:\n", f"| | users | {' | '.join(METRICS)} |", f"| --- |{' ---: |' * (len(METRICS) + 1)}"]
         for name, found in libraries.items():
-            cells = [shown(found["largest"][bound].get(metric), ROUNDING) for metric in METRICS]
+            cells = [f"{found['cases'][bound]:,}"]
+            cells += [shown(found["largest"][bound].get(metric), ROUNDING) for metric in METRICS]
             lines += [f"| {names[name]} | {' | '.join(cells)} |"] if name != "recsys" else []
     return "\n".join(lines) + "\n"
+
+
+def differing(name: str, found: dict[str, Any], reference: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of single users; metrics that give the same two values share one."""
+    metrics = [metric for metric in METRICS if any(metric in values for values in found["users"].values())]
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for user in USERS:
+        for metric in metrics:
+            theirs, mine = (each["users"][user].get(metric) for each in (found, reference))
+            if not same(theirs, mine):
+                rows.setdefault((user, shown(theirs), shown(mine)), []).append(metric)
+    return [[name, user, ", ".join(names), theirs, mine] for (user, theirs, mine), names in rows.items()]
 
 
 def told(items: list[int] | None) -> str:
@@ -278,16 +293,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure from the command line what can be imported."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=3000, help="generated users (default: %(default)s)")
+    parser.add_argument("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES))
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the written tables")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     stem = options.output / "metric_definitions"
-    before: dict[str, Any] = (
-        json.loads(stem.with_suffix(".json").read_text()) if stem.with_suffix(".json").exists() else {}
-    )
-    found = dict(before)
+    found: dict[str, Any] = {}
     warnings.simplefilter("ignore")
-    for name, (package, values_of) in LIBRARIES.items():
+    for name in options.libraries:
+        package, values_of = LIBRARIES[name]
         try:
             values_of(LISTS, {"a": RELEVANT["a"]})
         except ImportError as error:
@@ -295,12 +309,14 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         found[name] = measure(values_of, options.cases)
         found[name]["version"] = recsys.__version__ if name == "recsys" else version(package)
+    stored = stem.with_suffix(".json")
+    found = (json.loads(stored.read_text()) if stored.exists() else {}) | found
     found = {name: found[name] for name in LIBRARIES if name in found}
     text = markdown(found)
     print(text)
     stem.with_suffix(".md").write_text(text)
-    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    print(f"Written: {stem.with_suffix('.md')} and {stem.with_suffix('.json')}")
+    stored.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"Written: {stem.with_suffix('.md')} and {stored}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Each part runs in a process of its own, all libraries held to one thread; within
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -117,24 +118,29 @@ def ranx(lists: pd.DataFrame, relevant: pd.DataFrame) -> dict[str, Contestant]:
         means = theirs.evaluate(qrels, run, asked, threads=1, make_comparable=True)
         return {ours: float(means[f"{name}@{K}"]) for ours, name in names.items()}
 
-    def from_frames() -> dict[str, float]:
-        return evaluate(theirs.Qrels.from_df(qrels_frame, **columns), theirs.Run.from_df(run_frame, **columns))
+    made: list[Any] = []
 
-    ready = theirs.Qrels.from_df(qrels_frame, **columns), theirs.Run.from_df(run_frame, **columns)
-    return {"ranx": from_frames, "ranx, Qrels and Run ready": lambda: evaluate(*ready)}
+    def from_frames() -> dict[str, float]:
+        made[:] = theirs.Qrels.from_df(qrels_frame, **columns), theirs.Run.from_df(run_frame, **columns)
+        return evaluate(*made)
+
+    # In its turn after the other, which has made them.
+    return {"ranx": from_frames, "ranx, Qrels and Run ready": lambda: evaluate(*made)}
 
 
 def measure_metrics(rounds: int) -> dict[str, Any]:
     """The five metrics of generated lists by every library, in turns: CPU seconds of each round, and the means."""
     lists, relevant = make_frames(N_USERS, N_ITEMS, N_POSITIVES, seed=0)
     running, missing = contestants(lists, relevant)
-    # Once before the clock: ranx compiles.
-    means = {name: run() for name, run in running.items()}
+    # Few lists before the clock: ranx compiles.
+    for run in contestants(*make_frames(1_000, 1_000, 10_000, seed=0))[0].values():
+        run()
+    means: dict[str, dict[str, float]] = {}
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(rounds):
         for name, run in running.items():
             start = time.process_time()
-            run()
+            means[name] = run()
             seconds[name].append(time.process_time() - start)
     counts = {"users": relevant["user_id"].nunique(), "rows": len(lists), "positives": len(relevant)}
     return {"counts": counts, "missing": missing, "means": means, "seconds": seconds}
@@ -199,8 +205,8 @@ def most_held() -> float:
 def in_a_process(part: str, *numbers: int) -> dict[str, Any]:
     """What a part of this benchmark finds in a process of its own, all libraries held to one thread."""
     command = [sys.executable, "-m", "benchmarks.metrics", "--only", part, *map(str, numbers)]
-    environment = os.environ | dict.fromkeys(THREADS, "1")
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    pinned = os.environ | dict.fromkeys(THREADS, "1")
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=pinned)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -212,15 +218,14 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on, as far as it is installed."""
-    found = {"recsys": recsys.__version__}
+def environment() -> dict[str, Any]:
+    """Versions, as far as something is installed, and hardware: what a number depends on besides the code."""
+    packages = {"recsys": recsys.__version__}
     for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    about = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
+    return {**about, "cores": os.cpu_count(), "packages": packages}
 
 
 def markdown(values: dict[str, Any]) -> str:
@@ -235,16 +240,17 @@ def markdown(values: dict[str, Any]) -> str:
     -------
     str
     """
-    lists, ranking = values["metrics"], values["full_ranking"]
+    lists, ranking = values["metrics"], values["full-ranking"]
     seconds = {name: float(np.median(rounds)) for name, rounds in lists["seconds"].items()}
-    packages = values["environment"]["packages"]
+    about = lists["environment"]
+    packages = about["packages"]
     text = ", ".join(f"{name} {packages[name]}" for name in ("numpy", "pandas", "rectools", "ranx") if name in packages)
     lines = [
         "# What metrics cost\n",
         f"Generated top-{K} lists of {lists['counts']['users']:,} users, {lists['counts']['positives']:,} positives; "
         f"{', '.join(METRICS)} at {K}, from frames. One process and one thread, in turns; medians of "
-        f"{values['rounds']} rounds, on Python {values['environment']['python']} with {text}. Load of the machine "
-        f"before: {values['load']:.2f} on {values['environment']['cores']} cores.\n",
+        f"{lists['rounds']} rounds, on Python {about['python']} with {text}. Load of the machine "
+        f"before: {lists['load']:.2f} on {about['cores']} cores.\n",
         "| | CPU s | at most | times the CPU of recsys | at least |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
@@ -260,7 +266,8 @@ def markdown(values: dict[str, Any]) -> str:
     )
     lines += [
         f"\nThe last row is `MatrixFactorization` of {ranking['counts']['factors']} factors, the ten best of "
-        f"{ranking['counts']['items']:,} items for {ranking['counts']['users']:,} users, and the same five metrics (leave-last-out; ML-1M, 7.9 % of timestamps estimated). "
+        f"{ranking['counts']['items']:,} items for {ranking['counts']['users']:,} users, and the same five metrics "
+        f"(leave-last-out; ML-1M, 7.9 % of timestamps estimated). "
         f"ranx is handed text ids, made before the clock starts, and has compiled by then.\n",
         "The means that each finds (RecTools and ranx divide MAP by n, also where n > K):\n",
         f"| | {' | '.join(METRICS)} |",
@@ -268,7 +275,7 @@ def markdown(values: dict[str, Any]) -> str:
     ]
     for name, means in lists["means"].items():
         lines.append(f"| {name} | {' | '.join(f'{means[metric]:.6f}' for metric in METRICS)} |")
-    lines += memory_table(values["memory"])
+    lines += memory_table(values["memory"]["rows"])
     return "\n".join(lines) + "\n"
 
 
@@ -296,6 +303,7 @@ def memory_table(found: list[dict[str, Any]]) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="others are kept")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--asked", type=int, default=ASKED, help="users of a call under a budget of memory")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the written tables")
@@ -305,26 +313,27 @@ def main(arguments: list[str] | None = None) -> None:
         part, *numbers = options.only
         print(json.dumps(PARTS[part](*map(int, numbers))))
         return
-    about = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
-    values = {
-        "environment": {**about, "cores": os.cpu_count(), "packages": versions()},
-        "load": os.getloadavg()[0],
-        "rounds": options.rounds,
-        "metrics": in_a_process("metrics", options.rounds),
-        "full_ranking": in_a_process("full-ranking", options.rounds),
-        "memory": [
-            *(in_a_process("memory", budget, MANY_USERS, MANY_ITEMS, options.asked) for budget in BUDGETS),
-            # The answer to everyone, from a catalogue that is ranked in seconds.
-            in_a_process("memory", BUDGETS[1], MANY_USERS, 1_000, MANY_USERS),
-        ],
-    }
-    text = markdown(values)
-    print(text)
-    options.output.mkdir(parents=True, exist_ok=True)
     stem = options.output / "metrics"
-    stem.with_suffix(".md").write_text(text)
-    stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
-    print(f"Written: {stem.with_suffix('.md')} and {stem.with_suffix('.json')}")
+    stored = stem.with_suffix(".json")
+    values: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
+    for part in options.parts:
+        found: dict[str, Any] = {"load": os.getloadavg()[0], "environment": environment()}
+        if part == "memory":
+            found["rows"] = [in_a_process(part, budget, MANY_USERS, MANY_ITEMS, options.asked) for budget in BUDGETS]
+            # The answer to everyone, from a catalogue that is ranked in seconds.
+            found["rows"].append(in_a_process(part, BUDGETS[1], MANY_USERS, 1_000, MANY_USERS))
+        else:
+            found |= {"rounds": options.rounds, **in_a_process(part, options.rounds)}
+        values[part] = found
+    if values.keys() < PARTS.keys():
+        print(f"No table yet: measured {', '.join(values)} of {', '.join(PARTS)}.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    stored.write_text(json.dumps(values, indent=1) + "\n")
+    if values.keys() == PARTS.keys():
+        text = markdown(values)
+        print(text)
+        stem.with_suffix(".md").write_text(text)
+        print(f"Written: {stem.with_suffix('.md')} and {stored}")
 
 
 if __name__ == "__main__":
