@@ -300,7 +300,8 @@ def main(arguments: list[str] | None = None) -> None:
     stem = options.output / "metric_definitions"
     found: dict[str, Any] = {}
     warnings.simplefilter("ignore")
-    for name in options.libraries:
+    # Ours is what the others are compared with.
+    for name in dict.fromkeys(["recsys", *options.libraries]):
         package, values_of = LIBRARIES[name]
         try:
             values_of(LISTS, {"a": RELEVANT["a"]})
