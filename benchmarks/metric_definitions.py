@@ -5,6 +5,9 @@
 No library but this one has to be installed, and hardly any two can be together: run it in one environment after the
 other. A run measures the libraries it can import and keeps what earlier runs found of the rest. Besides an example of
 five users, every library gets generated users, one at a time, and the largest difference from our value is told.
+
+RecTools, ranx and ir-measures can share an environment of Python 3.13; RecBole 1.2 wants NumPy before 1.24, recpack 0.3
+NumPy before 2 (its metrics need no torch), LensKit 2025 one of its own.
 """
 
 from __future__ import annotations
