@@ -27,7 +27,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 test: install ## run the whole test suite and report its coverage
-	$(RUN) pytest --cov
+	$(RUN) pytest --cov --numprocesses auto
 
 lint: install ## check style and format with ruff
 	$(RUN) ruff check

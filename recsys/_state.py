@@ -27,6 +27,7 @@ from recsys.exceptions import (
 from recsys.features import EncodedFeatures, FeatureEncoder, FeatureTable, encode_features
 from recsys.interactions import PATHS, ContextRows, Pairs, UserBatch, as_frame, read_pairs
 from recsys.persistence import refuse_other_kind, write_directory
+from recsys.topk import single_threaded_blas
 from recsys.vocabulary import Vocabulary, as_ids
 
 __all__ = [
@@ -242,7 +243,9 @@ class EstimatorState(BaseEstimator, ABC):
         history, n_items = self.history_, len(self.items_)
         self.history_ = Csr((history.data, history.indices, history.indptr), (history.shape[0], n_items))
         self.popularity_ = np.append(self.popularity_, np.zeros(len(ids), dtype=np.float32))
-        self._items_appended()
+        # Whatever the number of threads, the same bits.
+        with single_threaded_blas():
+            self._items_appended()
 
     def _items_appended(self) -> None:
         """Hook: the catalogue has grown; what the model keeps an item is not yet as long.

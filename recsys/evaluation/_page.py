@@ -58,11 +58,17 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
+def percent(share: float) -> str:
+    """A share as text: "95%", "99.9%"."""
+    return f"{100 * share:.6g}%"
+
+
 def page(report: Report) -> dict[str, Any]:
     """All that the template shows."""
     found, frame = report.evaluation, report.frame()
     main = _main(report, frame)
-    ranking = _ranking(main)
+    counted = main[main["metric"] == report.metric]
+    ranking = _ranking(counted)
     looks = {
         name: _charts.Look(i, name, f"s{i + 1}" if i < _COLOURS else "s0", _SHAPES[i] if i < _COLOURS else _GREY_SHAPE)
         for i, name in enumerate(ranking.index)
@@ -70,23 +76,27 @@ def page(report: Report) -> dict[str, Any]:
     scenarios = [_scenario(report, frame, name, looks) for name in main["scenario"].unique()]
     return {
         "title": report.title,
-        "notes": [part.strip() for part in report.notes.split("\n\n") if part.strip()],
+        "notes": _notes(report),
         "metric": report.metric,
-        "confidence": f"{found.confidence:.0%}",
-        "level": f"{1 - found.confidence:.0%}",
+        "confidence": percent(found.confidence),
+        "level": percent(1 - found.confidence),
         "n_resamples": found.n_resamples,
         "baseline": found.baseline,
         "seeds": ", ".join(map(str, sorted(found.splits["seed"].unique()))),
         "n_seeds": found.splits["seed"].nunique(),
         "looks": list(looks.values()),
         "headline": headline(report, ranking),
-        "overview": _overview(main, ranking, looks),
+        "overview": _overview(counted, ranking, looks),
         "curves": _curves(main, looks, report.metric),
         "scenarios": scenarios,
         "splits": found.splits.to_dict("records"),
         "failures": found.failures.to_dict("records"),
         "environment": report.environment,
     }
+
+
+def _notes(report: Report) -> list[str]:
+    return [part.strip() for part in report.notes.split("\n\n") if part.strip()]
 
 
 def _main(report: Report, frame: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +119,8 @@ def headline(report: Report, ranking: pd.DataFrame) -> str:
     """The answer in a sentence."""
     most = int(ranking["ahead"].iloc[0])
     leaders = [str(name) for name in ranking.index[ranking["ahead"] == most]]
-    n = report.evaluation.splits["scenario"].nunique()
+    names = report.evaluation.splits["scenario"].unique()
+    n = sum(report.metric_in(name) == report.metric for name in names)
     if n == 1:
         rest = f", and cannot be told from {_listed(leaders[1:])}" if len(leaders) > 1 else ""
         return f"{leaders[0]} has the best {report.metric}{rest}."
@@ -143,10 +154,9 @@ def _cell(row: Any, top: float) -> dict[str, Any]:
     interval = "" if np.isnan(row["low"]) else f"[{row['low']:.4f}, {row['high']:.4f}]"
     told = [interval] if interval else []
     if not np.isnan(row["from_best"]):
-        below = (
-            "" if np.isnan(row["from_best_low"]) else f" [{-row['from_best_high']:.4f}, {-row['from_best_low']:.4f}]"
-        )
-        told.append(f"{-row['from_best']:.4f} below the best{below}, p {p_value(row['from_best_p'])}")
+        low, high = (0 - row[name] for name in ("from_best_high", "from_best_low"))
+        below = "" if np.isnan(low) else f" [{low:.4f}, {high:.4f}]"
+        told.append(f"{abs(row['from_best']):.4f} below the best{below}, p {p_value(row['from_best_p'])}")
     if not np.isnan(row["seed_std"]):
         told.append(f"standard deviation {row['seed_std']:.4f} between seeds")
     scale = 100 / top if top > 0 else 0.0
@@ -249,17 +259,18 @@ def markdown(report: Report) -> str:
     """The tables of a report as Markdown."""
     found, frame = report.evaluation, report.frame()
     overall = frame[frame["group"] == OVERALL]
-    ranking = _ranking(_main(report, frame))
-    lines = [f"# {_plain(report.title)}", "", *([report.notes.strip(), ""] if report.notes.strip() else [])]
+    main = _main(report, frame)
+    ranking = _ranking(main[main["metric"] == report.metric])
+    lines = [f"# {_plain(report.title)}", "", *(line for part in _notes(report) for line in (_plain(part), ""))]
     lines += [
         _plain(headline(report, ranking)),
         "",
-        f"Means over users with {found.confidence:.0%} bootstrap intervals. Bold: the best of a column; ≈: cannot be "
-        f"told from it (paired randomisation test, p values adjusted by Holm).",
+        f"Means over users with {percent(found.confidence)} bootstrap intervals. Bold: the best of a column; ≈: cannot "
+        f"be told from it (paired randomisation test, p values adjusted by Holm).",
         "",
     ]
     for scenario, rows in overall.groupby("scenario", sort=False):
-        lines += [f"## {_plain(str(scenario))} ({rows['n_users'].max():,} users)", ""]
+        lines += [f"## {_plain(str(scenario))} ({_counted(int(rows['n_users'].max()), 'user')})", ""]
         metrics = rows["metric"].unique()
         table = [["model", *metrics], ["---", *["---:"] * len(metrics)]]
         for model, own in rows.groupby("model", sort=False):
@@ -277,9 +288,14 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("s" if n != 1 else "")
+
+
 def _markdown_cell(row: pd.Series) -> str:
     interval = "" if np.isnan(row["low"]) else f" [{row['low']:.4f}, {row['high']:.4f}]"
-    mean = f"**{row['mean']:.4f}**" if row["best"] else f"{row['mean']:.4f}"
+    # Where nobody finds anything, nobody is best.
+    mean = f"**{row['mean']:.4f}**" if row["best"] and row["mean"] > 0 else f"{row['mean']:.4f}"
     return mean + interval + (" ≈" if row["level"] else "")
 
 

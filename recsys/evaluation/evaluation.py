@@ -12,10 +12,12 @@ import pandas as pd
 from recsys.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, randomisation_test
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 
-__all__ = ["Evaluation", "OVERALL"]
+__all__ = ["Evaluation", "OVERALL", "SAMPLED"]
 
 # The group of all test rows.
 OVERALL = "overall"
+# What the names of metrics among a few items start with.
+SAMPLED = "sampled "
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Evaluation:
         (memory added by the one or the other; NaN where the system does not tell), ``n_users`` and ``cold_share``
         (users answered by the prior). Scenarios of one training set share its fit.
     splits : DataFrame
-        One row a scenario and seed: ``hash``, and the rows in ``train``, ``revealed`` and ``test``.
+        One row a scenario and seed: ``hash``, ``sampled`` (users ranked a few items each), and the rows in ``train``,
+        ``revealed`` and ``test``.
     failures : DataFrame
         One row a scenario, seed and model that raised an error: ``error``, its type and message.
     baseline : str
@@ -67,7 +70,7 @@ class Evaluation:
         keys = ["scenario", "group", "model", "user_id"]
         measured = self.per_user[~self._failed(self.per_user)]
         # By scenario: sampled metrics are others.
-        metrics = {name: self.metrics_in(str(name)) for name in self.per_user["scenario"].unique()}
+        metrics = {name: self.metrics_in(str(name)) for name in self.splits["scenario"].unique()}
         values = measured.groupby(keys, sort=False, observed=True)[self.metrics].mean()
         per_seed = measured.groupby(["scenario", "group", "model", "seed"], sort=False, observed=True)[
             self.metrics
@@ -82,7 +85,7 @@ class Evaluation:
             rows.append(self._rows(by_model).assign(scenario=scenario, group=group, seed_std=spread))
         failed = self.failures.drop_duplicates(["scenario", "model"])
         rows += [
-            pd.DataFrame({"metric": metrics.get(failure["scenario"], self.metrics), "n_users": 0}).assign(
+            pd.DataFrame({"metric": metrics[failure["scenario"]], "n_users": 0}).assign(
                 scenario=failure["scenario"], group=OVERALL, model=failure["model"], error=failure["error"]
             )
             for failure in failed.to_dict("records")
@@ -140,7 +143,7 @@ class Evaluation:
         return replace(self, per_user=rows.assign(group=labels)[labels.notna()]).table()
 
     def metrics_in(self, scenario: str) -> list[str]:
-        """The metrics that were measured in a scenario: those among sampled negatives have names of their own.
+        """The names of the metrics in a scenario: those among sampled negatives have their own.
 
         Parameters
         ----------
@@ -149,10 +152,10 @@ class Evaluation:
         Returns
         -------
         list of str
-            Empty where nothing was measured.
         """
-        measured = self.per_user.loc[self.per_user["scenario"] == scenario, self.metrics].notna().any()
-        return [metric for metric in self.metrics if measured[metric]]
+        plain = dict.fromkeys(name.removeprefix(SAMPLED) for name in self.metrics)
+        sampled = self.splits.loc[self.splits["scenario"] == scenario, "sampled"].any()
+        return [SAMPLED + name for name in plain] if sampled else list(plain)
 
     def _failed(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Which of these rows are of a model in a scenario where it failed with some seed."""

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from recsys._requests import read_k
 from recsys.base import BaseRecommender
 from recsys.evaluation._splitting import LARGEST_SEED, check_numbers
-from recsys.evaluation.evaluation import OVERALL, Evaluation
+from recsys.evaluation.evaluation import OVERALL, SAMPLED, Evaluation
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
 from recsys.evaluation.statistics import bootstrap_interval
@@ -78,7 +78,8 @@ class Evaluator:
     baseline : str, default="Popularity"
         The name of the model that the others are compared with.
     min_rating : float, default=None
-        Rows rated below are neither learned from nor tested. None: every row counts, whatever its rating.
+        Rows rated below are left out before anything is split: neither learned from, nor tested, nor known to a
+        splitter that draws negatives. None: every row counts, whatever its rating.
     n_resamples : int, default=5000
         Bootstrap resamples of users.
     confidence : float, default=0.95
@@ -314,7 +315,7 @@ class Evaluator:
                 asked = lists[lists["user_id"].isin(rows["user_id"])]
                 found = ranking_metrics(asked, rows, self.k, self.metrics)
                 if isinstance(split.candidates, pd.DataFrame):
-                    found = found.add_prefix("sampled ")
+                    found = found.add_prefix(SAMPLED)
                 parts.append(found.reset_index(names="user_id").assign(group=group))
         first_rows = lists[lists["rank"] == 1]
         cost = {
@@ -405,6 +406,7 @@ def _describe(splits: list[tuple[int, Split]]) -> pd.DataFrame:
                 "scenario": split.name,
                 "seed": seed,
                 "hash": split.hash,
+                "sampled": isinstance(split.candidates, pd.DataFrame),
                 "train": len(split.train),
                 "revealed": len(split.revealed),
                 "test": len(split.test),

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.evaluation import _page
-from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.evaluation import SAMPLED, Evaluation
 from recsys.evaluation.statistics import holm, minimum_detectable_difference, paired_bootstrap, randomisation_test
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean
 
@@ -100,8 +100,10 @@ class Report:
     @property
     def metric(self) -> str:
         """The metric that charts and summaries show: the first NDCG, or the first metric where there is none."""
-        metrics = [name.removeprefix("sampled ") for name in self.evaluation.metrics]
-        return next((name for name in metrics if name.startswith("NDCG")), metrics[0])
+        metrics = self.evaluation.metrics
+        # Among sampled negatives only where there is nothing else.
+        first = sorted(metrics, key=lambda name: (name.startswith(SAMPLED), "NDCG" not in name))
+        return first[0]
 
     def metric_in(self, scenario: str) -> str:
         """`metric` by its name in a scenario.
@@ -115,8 +117,8 @@ class Report:
         str
             Such as "sampled NDCG@10", where users rank a few items.
         """
-        measured = self.evaluation.metrics_in(scenario)
-        return self.metric if self.metric in measured or not measured else f"sampled {self.metric}"
+        plain = self.metric.removeprefix(SAMPLED)
+        return plain if plain in self.evaluation.metrics_in(scenario) else SAMPLED + plain
 
     @cached_property
     def _frame(self) -> pd.DataFrame:
@@ -182,7 +184,7 @@ class Report:
             None: the only one; of several, the sentence counts in how many either model is better, with p values that
             `holm` adjusted.
         metric : str, optional
-            None: `metric` of the report. Scenarios that lack it do not count.
+            None: `metric_in` the scenario, or, of several scenarios, `metric`. Those that lack it do not count.
 
         Returns
         -------
@@ -195,7 +197,7 @@ class Report:
         """
         found = self.evaluation
         scenarios = list(found.splits["scenario"].unique())
-        models = {*found.costs["model"], *found.failures["model"]}
+        models = [*found.costs["model"].unique(), *found.failures["model"].unique()]
         for argument, name, known in (
             ("model", model, models),
             ("other", other, models),
@@ -207,11 +209,9 @@ class Report:
                     f"`{argument}` is {name!r}, which was not evaluated; expected a name in `frame()`. "
                     f"{did_you_mean(str(name), known)}"
                 )
-        asked = [
-            name
-            for name in (scenarios if scenario is None else [scenario])
-            if metric is None or metric in found.metrics_in(name) or not found.metrics_in(name)
-        ]
+        if metric is None:
+            metric = self.metric if scenario is None else self.metric_in(scenario)
+        asked = [name for name in ([scenario] if scenario else scenarios) if metric in found.metrics_in(name)]
         if not asked:
             raise InvalidInputError(
                 f"`metric` is {metric!r}, which was not measured in {scenario!r}; expected one of "
@@ -226,7 +226,7 @@ class Report:
                 f"{first['scenario']!r} with {first['error']}; expected two models that were measured there."
             )
         if len(both) == 1:
-            return self._sentence(model, other, both[0], metric or self.metric_in(both[0]))
+            return self._sentence(model, other, both[0], metric)
         return self._count(model, other, both, metric)
 
     def _sentence(self, model: str, other: str, scenario: str, metric: str) -> str:
@@ -238,7 +238,7 @@ class Report:
         mean, low, high = paired_bootstrap(a, b, n_resamples=n_resamples, confidence=confidence, random_state=0)
         p = float(randomisation_test(a, b, n_resamples=n_resamples, random_state=0))
         detectable = minimum_detectable_difference(a, b, confidence=confidence)
-        interval = "" if np.isnan(low) else f" [{confidence:.0%} interval {low:.4f} to {high:.4f}]"
+        interval = "" if np.isnan(low) else f" [{_page.percent(confidence)} interval {low:.4f} to {high:.4f}]"
         numbers = (
             f"{metric} {a.mean():.4f} against {b.mean():.4f}, a difference of {mean:.4f}{interval}, "
             f"p {_page.p_value(p)}, paired over {len(values):,} user{'s' if len(values) > 1 else ''}"
@@ -249,11 +249,8 @@ class Report:
             numbers += f"; a difference of {detectable:.4f} would be found four times out of five"
         return f"{model} and {other} cannot be told apart in {scenario}: {numbers}."
 
-    def _count(self, model: str, other: str, scenarios: list[str], metric: str | None) -> str:
-        pairs = [
-            self.evaluation.values(scenario, metric or self.metric_in(scenario))[[model, other]].to_numpy()
-            for scenario in scenarios
-        ]
+    def _count(self, model: str, other: str, scenarios: list[str], metric: str) -> str:
+        pairs = [self.evaluation.values(scenario, metric)[[model, other]].to_numpy() for scenario in scenarios]
         options: dict[str, Any] = {"n_resamples": self.evaluation.n_resamples, "random_state": 0}
         differences = np.array([(pair[:, 0] - pair[:, 1]).mean() for pair in pairs])
         told = holm([float(randomisation_test(pair[:, 0], pair[:, 1], **options)) for pair in pairs])
@@ -266,7 +263,7 @@ class Report:
 
         n_users = [len(pair) for pair in pairs]
         return (
-            f"By {metric or self.metric}, {model} is better than {other} in {count(clear & (differences > 0))} of "
+            f"By {metric}, {model} is better than {other} in {count(clear & (differences > 0))} of "
             f"{len(pairs)} scenarios, worse in {count(clear & (differences < 0))}, and cannot be told from it in "
             f"{int((~clear).sum())}: tests paired over {min(n_users):,} to {max(n_users):,} users, p values adjusted "
             f"for {len(pairs)} scenarios (Holm)."
@@ -348,7 +345,8 @@ class Report:
         )
         text: str = templates.get_template("report.html.jinja").render(_page.page(self))
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            # What UTF-8 has no form for, half of a pair of surrogates, HTML has.
+            Path(path).write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
         return text
 
 

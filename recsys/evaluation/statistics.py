@@ -271,6 +271,11 @@ def minimum_detectable_difference(
     differences = _differences(a, b)
     _check_share(confidence, "confidence", 0.95)
     _check_share(power, "power", 0.8)
+    if power <= (1 - confidence) / 2:
+        raise InvalidInputError(
+            f"`power` is {power!r}; expected more than {(1 - confidence) / 2:g}, which such a test finds without any "
+            f"difference."
+        )
     n = len(differences)
     spread = differences.std(axis=0, ddof=1) if n > 1 else np.full(differences.shape[1:], np.nan)[()]
     result: Statistic = (norm.ppf((1 + confidence) / 2) + norm.ppf(power)) * spread / np.sqrt(n)

@@ -61,18 +61,22 @@ class Mixture:
     weights: npt.NDArray[np.float64]
     noise: float
 
-    def kernel(self, rows: EncodedFeatures, columns: EncodedFeatures) -> Floats:
+    def kernel(
+        self, rows: EncodedFeatures, columns: EncodedFeatures, dtype: npt.DTypeLike = np.float32
+    ) -> npt.NDArray[Any]:
         """The kernel between n and m items.
 
         Parameters
         ----------
         rows, columns : EncodedFeatures of n and of m items
+        dtype : dtype, default=float32
+            In which it is computed.
 
         Returns
         -------
-        ndarray of shape (n, m), float32
+        ndarray of shape (n, m), `dtype`
         """
-        return _mix(_field_kernels(rows, columns), self.weights)
+        return _mix(_field_kernels(rows, columns, dtype), self.weights)
 
 
 def kernel_terms(n_fields: int) -> list[tuple[int, ...]]:
@@ -120,9 +124,11 @@ def _root_of_knots(n: int) -> Floats:
     return np.linalg.cholesky(alike).astype(np.float32)
 
 
-def _field_kernels(rows: EncodedFeatures, columns: EncodedFeatures) -> list[Floats]:
+def _field_kernels(
+    rows: EncodedFeatures, columns: EncodedFeatures, dtype: npt.DTypeLike = np.float32
+) -> list[npt.NDArray[Any]]:
     pairs = zip(_field_rows(rows), _field_rows(columns), strict=True)
-    return [np.asarray((a @ b.T).toarray(), dtype=np.float32) for a, b in pairs]
+    return [Csr(a.astype(dtype) @ b.T.astype(dtype)).toarray() for a, b in pairs]
 
 
 def _mix(kernels: Sequence[Floats], weights: npt.NDArray[np.float64]) -> Floats:
@@ -335,7 +341,10 @@ class KernelRidge:
         KernelRidge
         """
         chosen = features.take(landmarks)
-        kernel = mixture.kernel(chosen, chosen).astype(np.float64)
+        # In double precision: rounded, a kernel of few distinct items is not positive semi-definite. In parts, as each
+        # takes the kernels of all fields.
+        parts = [np.arange(start, min(start + chunk, len(chosen))) for start in range(0, len(chosen), chunk)]
+        kernel = np.vstack([mixture.kernel(chosen.take(part), chosen, np.float64) for part in parts])
         small = JITTER * max(float(np.trace(kernel)) / len(kernel), 1e-12)
         right: npt.NDArray[np.float64]
         if len(landmarks) == len(features):

@@ -47,6 +47,8 @@ DAMPING, FORECAST = 0.25, 0.15
 TAKERS, TAKERS_L2 = 0.5, 0.3
 # An item's vector is half its own and half its content's, and half trusted, after so many interactions.
 CONTENT_EVIDENCE, TRUSTED_EVIDENCE = 1.0, 10.0
+# A prediction that is shorter than this share of an item's own vector tells nothing.
+LEAST_TOLD = 1e-3
 # The weights of content are judged on so many folds of so many items, and users, at the most.
 JUDGE_FOLDS, JUDGE_ITEMS, JUDGE_USERS = 5, 2000, 1000
 LANDMARKS = 4096
@@ -245,7 +247,8 @@ class ContentEASE(VectorRecommender):
         damped = vectors / counts**DAMPING
         targets = np.column_stack([damped, logs - self.mean_log_count_]).astype(np.float32)
         trust = (counts / (counts + np.float32(TRUSTED_EVIDENCE))).ravel()
-        judged = np.sort(rng.permutation(len(hot))[:JUDGE_ITEMS])
+        # Of items without content nothing can be predicted.
+        judged = np.sort(rng.permutation(np.flatnonzero(np.diff(features.matrix.indptr)))[:JUDGE_ITEMS])
         parts = np.array_split(rng.permutation(len(judged)), min(JUDGE_FOLDS, len(judged)))
         folds = [np.sort(part) for part in parts]
         judge = _Judge(self, data, hot[judged], folds, rng)
@@ -419,12 +422,15 @@ class _Judge:
             others = np.setdiff1d(np.flatnonzero(counts), fold)
             if len(others) < EXPOSED:
                 return 1.0
+            told, lengths = self.model._undamped(predicted), np.linalg.norm(vectors[fold], axis=1)
+            # What is much shorter is rounding: others tell nothing of the item.
+            told[np.linalg.norm(told, axis=1) < LEAST_TOLD * lengths] = 0
             for rows in row_chunks(len(users), len(others)):
                 scores = users[rows] @ vectors[others].T
                 scores[pattern(shown[rows][:, others]).toarray() > 0] = -np.inf
                 bar = np.partition(scores, -EXPOSED, axis=1)[:, -EXPOSED, None]
                 n_own += int(np.count_nonzero(users[rows] @ vectors[fold].T > bar))
-                found = users[rows] @ self.model._undamped(predicted).T
+                found = users[rows] @ told.T
                 with np.errstate(over="ignore"):
                     ratio = np.maximum(bar, 0) / np.maximum(found, np.finfo(np.float32).tiny)
                 needed.append(ratio[found > 0])

@@ -113,7 +113,9 @@ def made(values: dict[str, list[float]]) -> Evaluation:
     )
     costs = pd.DataFrame({"scenario": "s", "seed": 0, "model": names, "fit_seconds": 1.0, "recommend_seconds": 0.1})
     costs = costs.assign(peak_mib=np.nan, n_users=n, cold_share=0.0)
-    splits = pd.DataFrame({"scenario": ["s"], "seed": 0, "hash": "abc", "train": 9, "revealed": 0, "test": n})
+    splits = pd.DataFrame(
+        {"scenario": ["s"], "seed": 0, "hash": "abc", "sampled": False, "train": 9, "revealed": 0, "test": n}
+    )
     failures = pd.DataFrame(columns=["scenario", "seed", "model", "error"])
     return Evaluation(per_user, costs, splits, failures, names[0], n_resamples=500, metrics=["NDCG@10"])
 
@@ -356,13 +358,57 @@ def test_sampled_metrics_stand_beside_others() -> None:
     head = report.to_markdown().split(f"## {scenario}")[1].split("\n")[2]
     assert head == "| model | sampled HR@10 | sampled Recall@10 | sampled NDCG@10 | sampled MRR@10 |"
     heads = [[text.strip() for text, _ in table[0]] for table in Page(report.to_html()).tables]
-    assert heads[0][-2:] == ["leave-last-out", scenario]
+    # Who is best where is asked of the whole catalogue.
+    assert heads[0][2:] == ["leave-last-out"]
     assert [head[1] for head in heads[1:3]] == ["HR@10", "sampled HR@10"]
-    assert " of 2 scenarios" in report.compare("EASE", "Popularity")
+    assert " in leave-last-out: NDCG@10 " in report.compare("EASE", "Popularity")
     assert f"in {scenario}: sampled NDCG@10 " in report.compare("EASE", "Popularity", scenario)
     assert f"in {scenario}: sampled HR@10 " in report.compare("EASE", "Popularity", metric="sampled HR@10")
     with pytest.raises(InvalidInputError, match=r"`metric` is 'HR@10', which was not measured in 'leave-last-out .1 "):
         report.compare("EASE", "Popularity", scenario, "HR@10")
+
+
+def test_where_all_is_sampled_so_are_the_words() -> None:
+    data = make_movielens_like(n_users=40, n_items=60, n_interactions=500, random_state=0)
+    splitters = [LeaveLastOut(n_negatives=9), LeaveLastOut(n_negatives=20)]
+    found = Evaluator(splitters, n_resamples=50).evaluate({"Popularity": Popularity(), "EASE": EASE(l2=20.0)}, data)
+    report = Report(found)
+    assert report.metric == "sampled NDCG@10"
+    assert "by sampled NDCG@10" in report.to_markdown()
+    assert report.compare("EASE", "Popularity").startswith("By sampled NDCG@10, EASE is better")
+
+
+def test_a_scenario_where_every_model_failed_is_shown() -> None:
+    class Shy(Popularity):
+        def recommend(self, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("interactions") is not None:
+                raise RuntimeError("no new users")
+            return super().recommend(*args, **kwargs)
+
+    data = make_movielens_like(n_users=40, n_items=60, n_interactions=500, random_state=0)
+    with pytest.warns(RecsysWarning, match="no new users"):
+        found = Evaluator([LeaveLastOut(n_negatives=9), UserColdSplit(k=(2,))], n_resamples=50).evaluate(
+            {"Popularity": Shy()}, data
+        )
+    failed = found.table().query("scenario == 'user-cold k=2'")
+    assert failed["metric"].tolist() == ["HR@10", "Recall@10", "NDCG@10", "MRR@10"]
+    report = Report(found)
+    tables = Page(report.to_html()).tables
+    assert any("failed: RuntimeError: no new users" in cell for table in tables for row in table for cell, _ in row)
+    text = report.to_markdown().split("## user-cold k=2")[1]
+    assert "| Popularity | failed: RuntimeError: no new users |" in text
+
+
+def test_odd_numbers_and_names_are_told_as_they_are(tmp_path: Path) -> None:
+    found = replace(made({"a": [0.0, 0.0], "b\ud800": [0.0, 0.0]}), confidence=0.999)
+    report = Report(found, notes="<img src=x>\n# no heading")
+    page, text = report.to_html(tmp_path / "page.html"), report.to_markdown()
+    assert "99.9% intervals" in page
+    assert "a paired test at 0.1%" in " ".join(page.split())
+    assert "&#55296;" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "\\<img src=x\\> # no heading" in text
+    assert "**" not in text
+    assert "-0.0000" not in page
 
 
 def test_zeros_are_nobodys_best() -> None:

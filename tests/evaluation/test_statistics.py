@@ -194,6 +194,8 @@ def test_the_detectable_difference_of_more_users_is_smaller() -> None:
     assert np.isnan(minimum_detectable_difference([[0.5, 0.1]], [[0.2, 0.1]])).tolist() == [True, True]
     with pytest.raises(InvalidInputError, match=r"`power` is 80; expected a number between 0 and 1, such as 0\.8"):
         minimum_detectable_difference(a, a, power=80)
+    with pytest.raises(InvalidInputError, match=r"`power` is 0\.01; expected more than 0\.025"):
+        minimum_detectable_difference(a, a, power=0.01)
 
 
 @pytest.mark.parametrize(

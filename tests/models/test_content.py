@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import warnings
 from functools import cache
 from typing import Any
@@ -229,6 +230,32 @@ def test_vectors_of_takers_are_the_ridge_regression_of_who_has_an_item(ml: Any) 
     reference.fit(users, (matrix > 0).toarray(), sample_weight=weights / weights.mean())
     lengths = np.linalg.norm(found), np.linalg.norm(reference.coef_)
     np.testing.assert_allclose(found / lengths[0], reference.coef_ / lengths[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("price", [[1.0, 2.0, 3.0, 4.0, 5.0], [1.0] + [np.nan] * 4])
+def test_items_without_content_do_not_stretch_others(price: list[float]) -> None:
+    data = make_movielens_like(n_users=60, n_items=40, n_interactions=900, random_state=0)
+    known = pd.DataFrame({"item_id": range(1, 6), "price": price})
+    model = ContentEASE(n_factors=8, random_state=0)
+    model.fit(data.interactions[["user_id", "item_id"]], item_features=known)
+    # Rounding errors of what nothing is known of are no predictions.
+    assert 1 <= model.content_scale_ < 10
+    hot = model.item_vectors_.copy()
+    model.add_items(pd.DataFrame({"item_id": [900, 901], "price": [1.5, 4.0]}))
+    assert np.linalg.norm(model.item_vectors_[-2:], axis=1).max() < np.linalg.norm(hot, axis=1).max()
+
+
+def test_added_items_are_the_same_whatever_the_number_of_threads() -> None:
+    data = make_movielens_like(n_users=300, n_items=900, n_interactions=20_000, random_state=0)
+    items = data.items[["item_id", "year", "genres"]]
+    new = items.head(400).assign(item_id=np.arange(5000, 5400))
+    model = ContentEASE(n_factors=16, random_state=0)
+    model.fit(data.interactions[["user_id", "item_id"]], item_features=items)
+    found = []
+    for n in (1, 2):
+        with threadpool_limits(n):
+            found.append(copy.deepcopy(model).add_items(new).item_vectors_)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_warm_items_alone_are_stretched() -> None:

@@ -167,3 +167,25 @@ def test_few_distinct_items_and_some_landmarks_are_no_singular_system() -> None:
     found = KernelRidge.fit(mixture, features, y, ones(200), np.arange(0, 200, 2)).predict(features)
     everything = KernelRidge.fit(mixture, features, y, ones(200), np.arange(200)).predict(features)
     np.testing.assert_allclose(found, everything, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["numeric", "multi_hot", "vector", "categorical"])
+@pytest.mark.parametrize("noise", [0.3, 1000.0])
+def test_landmarks_of_a_kernel_of_low_rank_are_solved_for(kind: str, noise: float) -> None:
+    n, rng = 1200, np.random.default_rng(0)
+    values: dict[str, Any] = {
+        "numeric": rng.integers(1950, 2020, n),
+        "multi_hot": [list(rng.choice(list("abcdefgh"), 2, replace=False)) for _ in range(n)],
+        "vector": list(rng.standard_normal((n, 6))),
+        "categorical": rng.choice(list("abcd"), n),
+    }
+    frame = pd.DataFrame({"field": values[kind]})
+    features = FeatureEncoder.fit(frame, {"field": kind}, "|").transform(frame, "frame")
+    targets = rng.standard_normal((n, 3)).astype(np.float32)
+    weights = rng.uniform(0.1, 1, n).astype(np.float32)
+    mixture = Mixture(np.array([1.0, 0.1]), noise)
+    some = np.sort(rng.permutation(n)[:1000])
+    found = KernelRidge.fit(mixture, features, targets, weights, some).predict(features)
+    # Of low rank, the landmarks know all there is.
+    expected = KernelRidge.fit(mixture, features, targets, weights, np.arange(n)).predict(features)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
