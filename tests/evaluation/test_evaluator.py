@@ -271,7 +271,8 @@ def test_values_of_users_are_means_over_seeds(evaluation: Evaluation) -> None:
         ({"splitters": [LeaveLastOut]}, "`splitters` holds <class"),
         (
             {"splitters": LeaveLastOut()},
-            "`splitters` is LeaveLastOut(n_last=1, n_negatives=None, random_state=None); expected a sequence",
+            "`splitters` is LeaveLastOut(n_last=1, n_negatives=None, random_state=None); expected a sequence, such as "
+            "[LeaveLastOut()].",
         ),
         ({"seeds": 3}, "`seeds` is 3; expected a sequence, such as [0]"),
         ({"seeds": [0, 0]}, "`seeds` is [0, 0]; expected distinct numbers"),
