@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.exceptions import InvalidInputError
 
-__all__ = ["Block", "System", "make_system", "solve_by_gradients", "solve_exactly"]
+__all__ = ["Block", "System", "gather", "make_system", "solve_by_gradients", "solve_exactly"]
 
 Floats = npt.NDArray[np.float32]
+Vectors = npt.NDArray[Any]
 
 # What a block gathers stays in a core's share of the last cache over all passes of the conjugate gradients, a piece of
 # it in the cache of the core over two of them.
@@ -57,12 +58,30 @@ def make_system(
     return System(fixed, penalised, alpha, slots, pull)
 
 
-def _gather(system: System, columns: npt.NDArray[np.integer], scratch: Floats) -> Floats:
-    """The vectors of the columns of a block, (b, length, n_factors), in `scratch`."""
-    vectors = scratch[: columns.size]
-    # mode="clip" spares a copy of the output; the columns of a CSR matrix are valid.
-    np.take(system.fixed, columns.ravel(), axis=0, out=vectors, mode="clip")
-    return vectors.reshape(*columns.shape, -1)
+def gather(vectors: Vectors, at: npt.NDArray[np.integer], scratch: Vectors) -> Vectors:
+    """``vectors[at]``, in the memory of `scratch`: fresh memory would cost several times what the copy does.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, n_factors)
+    at : ndarray of int
+        Valid: this is not checked.
+    scratch : ndarray of shape (>= at.size, n_factors)
+        Of the type of the vectors; it is written over.
+
+    Returns
+    -------
+    ndarray of shape (*at.shape, n_factors)
+
+    Examples
+    --------
+    >>> gather(np.eye(2), np.array([[1, 0]]), np.empty((5, 2)))
+    array([[[0., 1.],
+            [1., 0.]]])
+    """
+    # mode="clip" spares a copy of the output.
+    found = np.take(vectors, at.ravel(), axis=0, out=scratch[: at.size], mode="clip")
+    return found.reshape(*at.shape, -1)
 
 
 def solve_by_gradients(system: System, block: Block, x: Floats, steps: int, scratch: Floats) -> Floats:
@@ -72,7 +91,7 @@ def solve_by_gradients(system: System, block: Block, x: Floats, steps: int, scra
         matrix, residual = _normal_equations(system, block, scratch)
         residual -= x @ matrix[0]
         return _conjugate_gradients(lambda p: p @ matrix[0], lambda p: _dots(p @ matrix[0], p), x, residual, steps)
-    vectors = _gather(system, block.columns, scratch)
+    vectors = gather(system.fixed, block.columns, scratch)
     extra = (np.float32(system.alpha) * block.weights)[:, None]
     # Passes over the vectors go by pieces: the second of two finds them in the cache that the first one filled.
     size = max(1, PIECE_BYTES // (vectors[0].nbytes))
@@ -176,7 +195,7 @@ def _normal_equations(system: System, block: Block, scratch: Floats) -> tuple[Fl
     step = max(1, len(scratch) // n_rows)
     for start in range(0, longest, step):
         weights = block.weights[:, start : start + step]
-        vectors = _gather(system, block.columns[:, start : start + step], scratch)
+        vectors = gather(system.fixed, block.columns[:, start : start + step], scratch)
         extra = np.float32(system.alpha) * weights
         matrix += (vectors * extra[:, :, None]).transpose(0, 2, 1) @ vectors
         target += (extra + (weights > 0))[:, None] @ vectors

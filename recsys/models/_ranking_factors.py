@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from recsys._sparse import Csr, pattern
 from recsys.interactions import ContextRows
 from recsys.models._als import als_factors, pad_rows
+from recsys.models._als_systems import gather
 from recsys.models._dropout_ease import FactorEASE, attribute_ridge, user_weights
 
 __all__ = ["KEEP_RATES", "complete", "content_map", "fold_in", "item_factors", "mean_contexts"]
@@ -26,8 +27,8 @@ KEEP_RATES = np.array([0.03, 0.15, 0.5])
 EASE_L2, ATTRIBUTE_L2 = 2.0, 2.0
 # The penalty of what content predicts, and the interactions after which an item's vector is trusted half.
 CONTENT_L2, TRUSTED_EVIDENCE = 5.0, 10.0
-# Systems of linear equations that are in memory at a time.
-SYSTEMS = 256
+# Vectors of histories that are gathered at a time: they stay in the cache of a core.
+PIECE_BYTES = 3 * 2**19
 
 
 def fold_in(history: Csr, factors: Doubles, gram: Doubles) -> Doubles:
@@ -65,12 +66,17 @@ def fold_in(history: Csr, factors: Doubles, gram: Doubles) -> Doubles:
     # In coordinates in which the Gram matrix is the identity, a short history is solved for as many unknowns as it has
     # items: (I + a S'S)^-1 S' = S' (I + a SS')^-1.
     root = np.linalg.cholesky(gram)
-    whitened = np.linalg.solve(root, factors.T).T
-    for block in pad_rows(pattern(history), n_factors).blocks:
-        for start in range(0, len(block.rows), SYSTEMS):
-            part = slice(start, start + SYSTEMS)
-            seen = whitened[block.columns[part]]
-            seen *= block.weights[part, :, None]
+    # The last vector, 0, is that of padding.
+    whitened = np.vstack([np.linalg.solve(root, factors.T).T, np.zeros(n_factors)])
+    blocks = pad_rows(pattern(history), n_factors).blocks
+    longest = max((block.columns.shape[1] for block in blocks), default=0)
+    scratch = np.empty((max(longest, PIECE_BYTES // whitened[0].nbytes), n_factors))
+    for block in blocks:
+        columns = np.where(block.weights > 0, block.columns, len(factors))
+        size = len(scratch) // columns.shape[1]
+        for start in range(0, len(columns), size):
+            part = slice(start, start + size)
+            seen = gather(whitened, columns[part], scratch)
             turned = seen.transpose(0, 2, 1)
             if seen.shape[1] < n_factors:
                 systems = np.eye(seen.shape[1]) + ALPHA * (seen @ turned)

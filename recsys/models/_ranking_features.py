@@ -12,6 +12,7 @@ import numpy.typing as npt
 from recsys._sparse import Csr, pattern, take_rows, unit_rows, with_constant
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData
+from recsys.models._als_systems import gather
 from recsys.models._ranking_factors import KEEP_RATES, complete, content_map, fold_in, item_factors, mean_contexts
 from recsys.persistence import persistent
 
@@ -317,6 +318,7 @@ def _standardised(users: Doubles, items: Doubles, hot: npt.NDArray[np.bool_]) ->
 def _inner_products(users: Doubles, items: Doubles | Csr, rows: Codes, columns: Codes) -> Doubles:
     """``users[row] @ items[column]`` of pairs, (n_pairs,)."""
     found = np.empty(len(rows))
+    of_users, of_items = (np.empty((PAIRS, vectors.shape[1]), vectors.dtype) for vectors in (users, items))
     for start in range(0, len(rows), PAIRS):
         at = slice(start, start + PAIRS)
         if isinstance(items, Csr):
@@ -324,7 +326,8 @@ def _inner_products(users: Doubles, items: Doubles | Csr, rows: Codes, columns: 
             pair = np.repeat(np.arange(len(some)), np.diff(taken.indptr))
             found[at] = np.bincount(pair, users[some[pair], taken.indices] * taken.data, minlength=len(some))
         else:
-            found[at] = np.einsum("ij,ij->i", users[rows[at]], items[columns[at]])
+            left, right = gather(users, rows[at], of_users), gather(items, columns[at], of_items)
+            found[at] = np.einsum("ij,ij->i", left, right)
     return found
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from joblib import effective_n_jobs
 
 from recsys._sparse import Csr, distinct_rows, find_entries, keep, pattern, random_places, take_rows
 from recsys.features import EncodedFeatures
 from recsys.interactions import ContextRows, TrainingData
 from recsys.models._ranking_features import PairFeatures, Queries
-from recsys.topk import run_on_threads
+from recsys.topk import single_threaded_blas
 
 __all__ = ["RankingTable", "ranking_table"]
 
@@ -55,8 +57,8 @@ def ranking_table(
     n_negatives: int,
     seed: int,
     n_jobs: int | None = None,
-) -> RankingTable:
-    """Pairs to train a ranker on, each described without its own fold.
+) -> tuple[RankingTable, PairFeatures]:
+    """Pairs to train a ranker on, each described without its own fold, and what describes pairs in use.
 
     Positives are split into folds at random. While a fold is ranked, everything is learned from the other folds; some
     items are hidden besides, histories are cut short, and attributes and contexts are hidden, so that new items and new
@@ -73,17 +75,20 @@ def ranking_table(
         A positive.
     seed : int
     n_jobs : int, default=None
-        Threads, each of which takes a fold; as in scikit-learn.
+        Threads, as in scikit-learn: a task is to learn from a fold's complement or from everything, or to describe the
+        pairs of a fold.
 
     Returns
     -------
-    RankingTable
+    table : RankingTable
         Without queries that have no negatives, as those of users who have everything.
+    features : PairFeatures
+        What was learned from everything.
 
     Examples
     --------
     >>> data = TrainingData(Csr(np.eye(9, dtype=np.float32)), EncodedFeatures.empty(9), EncodedFeatures.empty(9), None)
-    >>> table = ranking_table(data, n_factors=2, n_folds=3, n_negatives=1, seed=0)
+    >>> table, features = ranking_table(data, n_factors=2, n_folds=3, n_negatives=1, seed=0)
     >>> table.labels[:4], table.groups[:2]
     (array([1, 0, 1, 0]), array([2, 2]))
     """
@@ -93,22 +98,35 @@ def ranking_table(
     fold_of = rng.permutation(matrix.nnz) % n_folds
     hot = np.bincount(matrix.indices, minlength=matrix.shape[1]) > 0
     rows, row_folds = _positive_rows(data, matrix, fold_of)
-    parts: list[RankingTable | None] = [None] * n_folds
 
-    def rank(task: tuple[int, np.random.Generator]) -> None:
-        fold, rng = task
+    def learn(fold: int, rng: np.random.Generator) -> tuple[PairFeatures, TrainingData, ContextRows] | None:
         hidden = rng.random(matrix.shape[1]) < HIDDEN_ITEMS * hot
         kept = (fold_of != fold) & ~hidden[matrix.indices]
         wanted = _take(rows, _some_of_each(rows.users, row_folds == fold, -(-MAX_POSITIVES // n_folds), rng))
-        if kept.any() and len(wanted.users):
-            visible = _visible(data, matrix, kept, row_folds != fold, hidden)
-            parts[fold] = _rank(PairFeatures.fit(visible, n_factors, rng), visible, matrix, wanted, n_negatives, rng)
+        if not kept.any() or not len(wanted.users):
+            return None
+        visible = _visible(data, matrix, kept, row_folds != fold, hidden)
+        return PairFeatures.fit(visible, n_factors, rng), visible, wanted
 
-    run_on_threads(rank, list(enumerate(rng.spawn(n_folds))), n_jobs)
+    def rank(fold: int, rng: np.random.Generator) -> RankingTable | None:
+        known = learned[fold].result()
+        return None if known is None else _rank(*known, matrix, n_negatives, rng)
+
+    # Sums of one thread come in one order: the same seed gives the same bits, on a busy machine too.
+    with single_threaded_blas(), ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool:
+        rngs = rng.spawn(n_folds)
+        # Tasks begin in this order: none waits for one that has not begun.
+        learned = [pool.submit(learn, fold, rng) for fold, rng in enumerate(rngs)]
+        everything = pool.submit(PairFeatures.fit, data, n_factors, np.random.default_rng(seed))
+        ranked = [pool.submit(rank, fold, rng) for fold, rng in enumerate(rngs)]
+        try:
+            features, parts = everything.result(), [task.result() for task in ranked]
+        finally:
+            pool.shutdown(cancel_futures=True)
     found = [part for part in parts if part is not None]
     if not found:
-        return RankingTable(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    return RankingTable(*(np.concatenate(part) for part in zip(*found, strict=True)))
+        return RankingTable(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64)), features
+    return RankingTable(*(np.concatenate(part) for part in zip(*found, strict=True))), features
 
 
 def _positive_rows(data: TrainingData, matrix: Csr, fold_of: Codes) -> tuple[ContextRows, Codes]:
@@ -151,8 +169,8 @@ def _ranks(groups: Codes) -> Codes:
 def _rank(
     learned: PairFeatures,
     visible: TrainingData,
-    matrix: Csr,
     wanted: ContextRows,
+    matrix: Csr,
     n_negatives: int,
     rng: np.random.Generator,
 ) -> RankingTable:

@@ -207,17 +207,14 @@ class LightGBMRecommender(BaseRecommender):
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        # Sums of one thread come in one order: the same seed gives the same bits, on a busy machine too.
-        with single_threaded_blas():
-            table = ranking_table(
-                data,
-                n_factors=self.n_factors,
-                n_folds=self.n_folds,
-                n_negatives=self.n_negatives,
-                seed=seed,
-                n_jobs=self.n_jobs,
-            )
-            self.features_ = PairFeatures.fit(data, self.n_factors, np.random.default_rng(seed), self.n_jobs)
+        table, self.features_ = ranking_table(
+            data,
+            n_factors=self.n_factors,
+            n_folds=self.n_folds,
+            n_negatives=self.n_negatives,
+            seed=seed,
+            n_jobs=self.n_jobs,
+        )
         self.trees_ = self._grow(table, seed)
 
     def _grow(self, table: RankingTable, seed: int) -> Trees | None:

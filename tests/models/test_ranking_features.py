@@ -252,6 +252,10 @@ def test_histories_are_cut_to_parts_of_themselves() -> None:
 
 
 def make_table(of: TrainingData, **params: Any) -> RankingTable:
+    return both(of, **params)[0]
+
+
+def both(of: TrainingData, **params: Any) -> tuple[RankingTable, PairFeatures]:
     return ranking_table(of, **({"n_factors": 5, "n_folds": 3, "n_negatives": 4, "seed": 0} | params))
 
 
