@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from recsys._requests import allowed_items, excluded_items, read_context, read_k
-from recsys._sparse import pattern, positives, to_csr
+from recsys._sparse import Csr, empty_csr, pattern, positives, to_csr
 from recsys._state import (
     COLD,
     FEW_SHOT,
@@ -396,24 +396,30 @@ class BaseRecommender(EstimatorState):
 
     def _hits(self, X: Any, y: Any, k: int) -> tuple[Hits, Codes]:
         """Of each user of `X` with positives: which of the k best items are among them, and how many they are."""
+        score, seen, truth = self._judged(X, y)
+        lists = top_k_chunks(score, seen.shape[0], seen.shape[1], k, exclude=seen).columns
+        return hit_matrix(lists, truth), np.diff(truth.indptr).astype(np.int64)
+
+    def _judged(self, X: Any, y: Any) -> tuple[Callable[[slice], Floats], Csr, Csr]:
+        """Of the users of `X` with positives: scores of the catalogue, what they have seen, and the positives.
+
+        Items that the model does not know are relevant all the same: the positives have further columns for them.
+        """
         check_is_fitted(self)
         pairs = self._read_pairs(X)
         wanted = np.flatnonzero(read_target(y, len(pairs), self.min_rating) > 0)
         if not len(wanted):
-            return np.zeros((0, k), dtype=bool), np.zeros(0, dtype=np.int64)
+            nobody = empty_csr(0, len(self.items_))
+            return lambda rows: nobody[rows].toarray(), nobody, nobody
         self._refuse_other_labels(pairs.items)
         users, context = pairs.users[wanted], pairs.context.iloc[wanted]
         first, query = self._distinct(users, context)
         batch, seen = self._batch(users[first], None, None, self._used_context(context.iloc[first]), "features")
         score = self._scorer()
-        lists = top_k_chunks(
-            lambda rows: score(batch.take(rows)), len(first), len(self.items_), k, exclude=seen
-        ).columns
-        # Items that the model does not know are relevant all the same.
         relevant = self.items_.extend(pairs.items[wanted])
         ones = np.ones(len(wanted), dtype=np.float32)
         truth = to_csr(query, relevant.encode(pairs.items[wanted]), ones, (len(first), len(relevant)))
-        return hit_matrix(lists, truth), np.diff(truth.indptr).astype(np.int64)
+        return lambda rows: score(batch.take(rows)), seen, truth
 
     def _scorer(self) -> Callable[[UserBatch], Floats]:
         """A function that scores the catalogue for a batch, whose cold users get the prior."""

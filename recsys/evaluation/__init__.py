@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.report import Report
     from recsys.evaluation.scenario import Split, check_leaks, entity_groups
     from recsys.evaluation.scorer import make_ranking_scorer
+    from recsys.evaluation.scores import score_metrics
     from recsys.evaluation.splits import GlobalTimeSplit, LeaveLastOut, RandomSplit, SparseSubset
     from recsys.evaluation.statistics import (
         Interval,
@@ -80,6 +81,7 @@ __all__ = [
     "ranking_metrics",
     "recall",
     "recall_calibrated",
+    "score_metrics",
 ]
 
 _HOMES = {
@@ -92,6 +94,7 @@ _HOMES = {
     "report": "Report",
     "scenario": "Split check_leaks entity_groups",
     "scorer": "make_ranking_scorer",
+    "scores": "score_metrics",
     "splits": "GlobalTimeSplit LeaveLastOut RandomSplit SparseSubset",
     "statistics": "Interval bootstrap_interval holm minimum_detectable_difference paired_bootstrap randomisation_test",
 }

@@ -151,12 +151,7 @@ def ndcg(hits: npt.ArrayLike, n_relevant: npt.ArrayLike, k: int | None = None) -
     array([1.   , 0.631])
     """
     cut, k = _cut(hits, k)
-    n = np.minimum(_counts(hits, n_relevant), k)
-    discount = 1 / np.log2(np.arange(2, k + 2))
-    # One running sum gives both gain and ideal, so that a perfect list scores 1 to the last bit.
-    gain = _total(cut * discount[: cut.shape[1]])
-    ideal: Values = np.cumsum(discount)[n - 1]
-    return gain / ideal
+    return discounted_gain(cut, _counts(hits, n_relevant), k)
 
 
 def mrr(hits: npt.ArrayLike, k: int | None = None) -> Values:
@@ -204,7 +199,7 @@ def average_precision(hits: npt.ArrayLike, n_relevant: npt.ArrayLike, k: int | N
     cut, k = _cut(hits, k)
     n = np.minimum(_counts(hits, n_relevant), k)
     precisions = np.cumsum(cut, axis=1) / np.arange(1, cut.shape[1] + 1)
-    return _total(cut * precisions) / n
+    return total(cut * precisions) / n
 
 
 def hit_matrix(recommended: npt.ArrayLike, relevant: Matrix) -> Hits:
@@ -281,11 +276,20 @@ def _counts(hits: npt.ArrayLike, n_relevant: npt.ArrayLike) -> Codes:
     return n.astype(np.int64, copy=False)
 
 
+def discounted_gain(gains: Hits | Values, n_relevant: Codes, k: int) -> Values:
+    """The gain at each of the first k ranks, discounted, over that of ``min(k, n)`` hits on top."""
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    # One running sum gives both gain and ideal, so that a perfect list scores 1 to the last bit.
+    gain = total(gains * discount[: gains.shape[1]])
+    ideal: Values = np.cumsum(discount)[np.minimum(n_relevant, k) - 1]
+    return gain / ideal
+
+
 def _n_hits(cut: Hits) -> Values:
     return np.asarray(cut.sum(axis=1), dtype=np.float64)
 
 
-def _total(terms: Values) -> Values:
+def total(terms: Values) -> Values:
     """Sums of rows, added from left to right."""
     np.cumsum(terms, axis=1, out=terms)
     return terms[:, -1].copy()

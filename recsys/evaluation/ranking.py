@@ -11,7 +11,7 @@ from recsys.evaluation import metrics as core
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.vocabulary import Vocabulary
 
-__all__ = ["METRICS", "ranking_metrics"]
+__all__ = ["METRICS", "ranking_metrics", "read_cuts", "read_names"]
 
 # The names of the table, in its order.
 METRICS: dict[str, Callable[[core.Hits, core.Codes, int], core.Values]] = {
@@ -71,8 +71,8 @@ def ranking_metrics(
     7         1.0    0.5
     8         0.0    0.0
     """
-    cuts = _cuts(k)
-    names = _names(metrics)
+    cuts = read_cuts(k)
+    names = read_names(metrics)
     _require_columns(recommendations, ("user_id", "item_id", "rank"), "recommendations")
     _require_columns(relevant, ("user_id", "item_id"), "relevant")
     if not len(relevant):
@@ -110,7 +110,7 @@ def _look_up(lists: core.Codes, rows: core.Codes, columns: core.Codes, n_items: 
     return hits, n_relevant
 
 
-def _names(metrics: Sequence[str]) -> list[str]:
+def read_names(metrics: Sequence[str]) -> list[str]:
     """`metrics` as a list of known names."""
     if isinstance(metrics, str):
         raise InvalidTypeError(f"`metrics` is {metrics!r}; expected a sequence of names: pass [{metrics!r}].")
@@ -133,7 +133,7 @@ def _require_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> 
         )
 
 
-def _cuts(k: int | Sequence[int]) -> list[int]:
+def read_cuts(k: int | Sequence[int]) -> list[int]:
     """`k` as a list of integers."""
     cuts = list(k) if isinstance(k, (Sequence, np.ndarray)) and not isinstance(k, str) else [k]
     if not cuts:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 
 from recsys._requests import read_k
 from recsys.base import BaseRecommender
+from recsys.evaluation.metrics import Values
 from recsys.evaluation.ranking import METRICS
+from recsys.evaluation.scores import EXPECTED_METRICS, read_ties, tied_ranks
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean
+from recsys.topk import row_chunks, single_threaded_blas
 
 __all__ = ["make_ranking_scorer"]
 
 
-def make_ranking_scorer(metric: str = "NDCG", *, k: int = 10) -> RankingScorer:
+def make_ranking_scorer(metric: str = "NDCG", *, k: int = 10, ties: str = "catalogue") -> RankingScorer:
     """A scorer for `cross_validate`, `GridSearchCV` and whatever else takes `scoring`.
 
     It asks the model for the k best items of every user who has positives in the rows that it is given, without what
@@ -28,6 +32,9 @@ def make_ranking_scorer(metric: str = "NDCG", *, k: int = 10) -> RankingScorer:
         HR, Recall, RecallCalibrated, Precision, NDCG, MRR or MAP, in whatever case.
     k : int, default=10
         The length of the lists.
+    ties : {"catalogue", "expected"}, default="catalogue"
+        How items with equal scores are ranked, as in `score_metrics`: in catalogue order, or in all orders, each as
+        likely as the others.
 
     Returns
     -------
@@ -37,7 +44,7 @@ def make_ranking_scorer(metric: str = "NDCG", *, k: int = 10) -> RankingScorer:
     Raises
     ------
     InvalidInputError
-        If the metric is unknown, or `k` is below 1.
+        If the metric or `ties` is unknown, or `k` is below 1.
 
     Examples
     --------
@@ -57,7 +64,7 @@ def make_ranking_scorer(metric: str = "NDCG", *, k: int = 10) -> RankingScorer:
     names = {name.lower(): name for name in METRICS}
     if metric.lower() not in names:
         raise InvalidInputError(f"`metric` is {metric!r}. {did_you_mean(metric.lower(), names)}")
-    return RankingScorer(names[metric.lower()], read_k(k))
+    return RankingScorer(names[metric.lower()], read_k(k), read_ties(ties))
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,12 @@ class RankingScorer:
     ----------
     metric : str
     k : int
+    ties : str
     """
 
     metric: str
     k: int
+    ties: str = "catalogue"
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """The mean over the users of `X` with positives; 0 where there are none."""
@@ -81,5 +90,22 @@ class RankingScorer:
             raise InvalidTypeError(
                 f"`estimator` is a {type(estimator).__name__}; expected a recommender, or a pipeline that ends in one."
             )
-        hits, n_relevant = estimator._hits(X, y, self.k)
-        return float(METRICS[self.metric](hits, n_relevant, self.k).mean()) if len(n_relevant) else 0.0
+        if self.ties == "expected":
+            values = self._expected(estimator, X, y)
+        else:
+            hits, n_relevant = estimator._hits(X, y, self.k)
+            values = METRICS[self.metric](hits, n_relevant, self.k)
+        return float(values.mean()) if len(values) else 0.0
+
+    def _expected(self, estimator: BaseRecommender, X: Any, y: Any) -> Values:
+        """The mean of each user's metric over the orders of equal scores."""
+        score, seen, relevant = estimator._judged(X, y)
+        values = np.zeros(seen.shape[0])
+        with single_threaded_blas():
+            for rows in row_chunks(*seen.shape):
+                scores = np.require(score(rows), np.float32, ["W", "O"])
+                known, liked = seen[rows], relevant[rows]
+                scores[np.repeat(np.arange(len(scores)), np.diff(known.indptr)), known.indices] = -np.inf
+                ranks = tied_ranks(scores, liked, self.k)
+                values[rows] = EXPECTED_METRICS[self.metric](ranks, np.diff(liked.indptr).astype(np.int64), self.k)
+        return values

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import Pipeline
@@ -14,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from recsys import EASE, LightGBMRecommender, Popularity
 from recsys.datasets import make_movielens_like
-from recsys.evaluation import LeaveLastOut, RandomSplit, make_ranking_scorer, ranking_metrics
+from recsys.evaluation import LeaveLastOut, RandomSplit, make_ranking_scorer, ranking_metrics, score_metrics
 from recsys.exceptions import InvalidInputError, InvalidTypeError
 
 
@@ -35,6 +36,43 @@ def test_a_scorer_is_the_mean_of_the_metric(metric: str, k: int, rows: pd.DataFr
     expected = ranking_metrics(lists, X.iloc[test], k, [name]).mean().item()
     assert found == pytest.approx(expected, abs=1e-12)
     assert 0 < found <= 1
+
+
+@pytest.mark.parametrize("metric", ["HR", "Recall", "RecallCalibrated", "Precision", "NDCG", "MRR", "MAP"])
+def test_expected_over_ties_is_the_mean_over_the_users(metric: str, rows: pd.DataFrame) -> None:
+    X = rows[["user_id", "item_id"]]
+    train, test = next(RandomSplit(test_size=0.3, random_state=0).split(X))
+    # Popularity gives the same score to items with as many users: there are ties.
+    model = Popularity().fit(X.iloc[train])
+    known = X.iloc[train].assign(one=1).pivot_table("one", "user_id", "item_id", aggfunc="sum", fill_value=0)
+    wanted = X.iloc[test].assign(one=1).pivot_table("one", "user_id", "item_id", aggfunc="sum", fill_value=0)
+    items = wanted.columns.union(known.columns)
+    known, wanted = (
+        known.reindex(wanted.index, columns=items, fill_value=0),
+        wanted.reindex(columns=items, fill_value=0),
+    )
+    pairs = pd.DataFrame({"user_id": np.repeat(wanted.index, len(items)), "item_id": np.tile(items, len(wanted))})
+    scores = np.where(known > 0, -np.inf, model.predict(pairs).reshape(wanted.shape))
+    expected = score_metrics(scores, wanted.to_numpy(), 5, [metric], ties="expected").mean().item()
+    scorer = make_ranking_scorer(metric, k=5, ties="expected")
+    assert scorer(model, X.iloc[test]) == pytest.approx(expected, abs=1e-12)
+    assert scorer(model, X.iloc[test]) != make_ranking_scorer(metric, k=5)(model, X.iloc[test])
+    with config_context(working_memory=0.001):
+        assert scorer(model, X.iloc[test]) == pytest.approx(expected, abs=1e-12)
+    assert scorer(model, X.iloc[test], np.zeros(len(test))) == 0
+    # The catalogue's order plays no part.
+    shuffled = Popularity().fit(X.iloc[train].sample(frac=1, random_state=1))
+    assert scorer(shuffled, X.iloc[test]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_items_that_the_model_does_not_know_are_relevant_to_both(rows: pd.DataFrame) -> None:
+    X = rows[["user_id", "item_id"]]
+    new = X["item_id"].isin(X["item_id"].unique()[:5])
+    model = EASE(l2=10.0).fit(X[~new])
+    test = pd.concat([X[new], X[~new].iloc[::9]])
+    for metric in ("Recall", "MAP", "NDCG"):
+        found = [make_ranking_scorer(metric, k=5, ties=ties)(model, test) for ties in ("catalogue", "expected")]
+        assert found[0] == pytest.approx(found[1], abs=1e-12)
 
 
 def test_the_score_of_a_model_is_its_ndcg_at_10(rows: pd.DataFrame) -> None:
@@ -66,6 +104,8 @@ def test_what_cannot_be_scored_is_refused(rows: pd.DataFrame) -> None:
         make_ranking_scorer(5)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="`k` is 0; expected at least 1"):
         make_ranking_scorer(k=0)
+    with pytest.raises(InvalidInputError, match="`ties` is 'random'"):
+        make_ranking_scorer(ties="random")
     with pytest.raises(InvalidTypeError, match="`estimator` is a LinearRegression; expected a recommender"):
         make_ranking_scorer()(LinearRegression(), rows)
     model = Popularity().fit(rows[["user_id", "item_id"]])
