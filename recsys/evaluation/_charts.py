@@ -140,36 +140,38 @@ def _told(row: pd.Series, metric: str) -> str:
     return f"{row['model']}: {metric} {row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
 
 
-def curve(rows: pd.DataFrame, looks: dict[str, Look], metric: str, what: str, title: str) -> Chart:
-    """A line a model over the number of revealed interactions; `rows` have model, k, mean, low and high."""
+def curve(
+    rows: pd.DataFrame, looks: dict[str, Look], metric: str, what: str, title: str, height: float = 400.0
+) -> Chart:
+    """A line a model over an amount; `rows` have model, x, tick (its text), where (in words), mean, low and high."""
     names = [name for name in looks if (rows["model"] == name).any()]
-    width, height, left, top = 900.0, 400.0, 44.0, 12.0
+    width, left, top = 900.0, 44.0, 12.0
     right = width - 24 - _LETTER * max(len(looks[name].label) for name in names)
     bottom = height - 44
-    ks = sorted(rows["k"].unique())
-    # Square roots: the first interactions tell the most, and would else be squeezed into a corner.
-    across = _Axis(math.sqrt(ks[0]), math.sqrt(ks[-1]), left + 12, right - 8)
+    ticks = rows.drop_duplicates("x").set_index("x")["tick"].sort_index()
+    first, last = ticks.iloc[0], ticks.iloc[-1]
+    across = _Axis(ticks.index[0], ticks.index[-1], left + 12, right - 8)
     up, y_ticks = _values_axis(rows, bottom, top)
     lines = []
     for name in names:
-        own = rows[rows["model"] == name].sort_values("k")
+        own = rows[rows["model"] == name].sort_values("x")
         marks = [
             Mark(
-                across(math.sqrt(row["k"])),
+                across(row["x"]),
                 up(row["mean"]),
                 up(row["low"]),
                 up(row["high"]),
-                f"{_told(row, metric)} with {row['k']} revealed",
+                f"{_told(row, metric)} {row['where']}",
             )
             for _, row in own.iterrows()
         ]
         lines.append((looks[name], marks))
     places = _spread([marks[-1].y for _, marks in lines], _LINE, top, bottom)
-    last = rows[rows["k"] == ks[-1]].set_index("model")["mean"]
+    at_last = rows[rows["tick"] == last].set_index("model")["mean"]
     return Chart(
         title,
-        f"{metric} by the number of {what} from {ks[0]} to {ks[-1]}. At {ks[-1]}: "
-        + ", ".join(f"{name} {mean:.3f}" for name, mean in last.sort_values(ascending=False).items())
+        f"{metric} by {what} from {first} to {last}. At {last}: "
+        + ", ".join(f"{name} {mean:.3f}" for name, mean in at_last.sort_values(ascending=False).items())
         + ".",
         width,
         height,
@@ -177,7 +179,7 @@ def curve(rows: pd.DataFrame, looks: dict[str, Look], metric: str, what: str, ti
         right,
         top,
         bottom,
-        [Tick(across(math.sqrt(k)), f"{k:g}") for k in ks],
+        [Tick(across(x), text) for x, text in zip(ticks.index, ticks, strict=True)],
         y_ticks,
         what,
         # Those in colour last, on top of the others.

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.evaluation import _charts
+from recsys.evaluation._groups import BINS, HISTORY, POPULARITY, group_name
 from recsys.evaluation.evaluation import OVERALL
 from recsys.evaluation.scenario import GROUPS
 
@@ -50,6 +51,16 @@ _CANDIDATES = {
     "(whole catalogue)": " All items are ranked.",
     "sampled)": " Each user ranks the tested items among so many others, drawn at random: for comparison with the "
     "literature only.",
+}
+
+# Of the groups that are bins: the title of their chart, what it goes by, and where a mark of it stands.
+_BINNED = {
+    HISTORY: ("Short and long histories", "train interactions of the user", "with {} train interactions, {:,} users"),
+    POPULARITY: (
+        "Rare and popular items",
+        "train interactions of the item, each of tail, mid and head a third of the test rows",
+        "on {} items, {:,} users",
+    ),
 }
 
 
@@ -184,7 +195,26 @@ def _curves(main: pd.DataFrame, looks: dict[str, _charts.Look], metric: str) -> 
         part = part.astype({"k": int})
         if part["k"].nunique() > 1:
             what = "interactions learned of an item" if str(kind).startswith("item") else "revealed interactions"
+            # Square roots: the first interactions tell the most, and would else be squeezed into a corner.
+            text = part["k"].astype(str)
+            part = part.assign(x=np.sqrt(part["k"]), tick=text, where="with " + text + " revealed")
             charts.append(_charts.curve(part, looks, metric, what, str(kind)))
+    return charts
+
+
+def _binned(rows: pd.DataFrame, looks: dict[str, _charts.Look], metric: str) -> list[_charts.Chart]:
+    """Charts over the bins of history and of popularity, where these were asked for and there are several."""
+    charts = []
+    for name, (title, what, where) in _BINNED.items():
+        place = {group_name(name, value): value for value in BINS[name]}
+        # A bin of one user has no interval: that user says nothing of others.
+        part = rows[rows["group"].isin(place) & rows["low"].notna()]
+        shown = [group for group in place if (part["group"] == group).any()]
+        if len(shown) > 1:
+            tick = part["group"].map(place)
+            told = [where.format(*each) for each in zip(tick, part["n_users"], strict=True)]
+            part = part.assign(x=part["group"].map(shown.index), tick=tick, where=told)
+            charts.append(_charts.curve(part, looks, metric, what, title, height=300.0))
     return charts
 
 
@@ -235,6 +265,7 @@ def _scenario(report: Report, frame: pd.DataFrame, name: str, looks: dict[str, _
         "detectable": _detectable(main),
         "scatter": _charts.scatter(main.assign(seconds=seconds), looks, metric) if len(main) > 1 else None,
         "groups": _charts.groups(parts, looks, metric) if len(shown) > 1 else None,
+        "binned": _binned(rows[rows["metric"] == metric], looks, metric),
     }
 
 

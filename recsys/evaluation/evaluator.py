@@ -16,10 +16,11 @@ from sklearn.base import clone
 
 from recsys._requests import read_k
 from recsys.base import BaseRecommender
+from recsys.evaluation._groups import attribute_groups, check_groups, row_groups
 from recsys.evaluation._splitting import LARGEST_SEED, check_numbers
-from recsys.evaluation.evaluation import OVERALL, SAMPLED, Evaluation
+from recsys.evaluation.evaluation import SAMPLED, Evaluation
 from recsys.evaluation.ranking import ranking_metrics
-from recsys.evaluation.scenario import GROUPS, Split, check_leaks, entity_groups
+from recsys.evaluation.scenario import Split, check_leaks
 from recsys.evaluation.statistics import bootstrap_interval
 from recsys.exceptions import (
     ColdStartWarning,
@@ -80,6 +81,10 @@ class Evaluator:
     min_rating : float, default=None
         Rows rated below are left out before anything is split: neither learned from, nor tested, nor known to a
         splitter that draws negatives. None: every row counts, whatever its rating.
+    groups : sequence of str, default=()
+        Further groups of test rows to report: "history", by the train rows of the user ("history=0" to "history=500+");
+        "popularity", by the train rows of the item ("popularity=new" without any, and the "tail", "mid" and "head",
+        each a third of the other test rows); and columns of ``data.users`` of at most 20 values ("gender=F").
     n_resamples : int, default=5000
         Bootstrap resamples of users.
     confidence : float, default=0.95
@@ -107,6 +112,7 @@ class Evaluator:
         seeds: Sequence[int] = (0,),
         baseline: str = "Popularity",
         min_rating: float | None = None,
+        groups: Sequence[str] = (),
         n_resamples: int = 5000,
         confidence: float = 0.95,
         verbose: bool = False,
@@ -117,6 +123,7 @@ class Evaluator:
         self.seeds = seeds
         self.baseline = baseline
         self.min_rating = min_rating
+        self.groups = groups
         self.n_resamples = n_resamples
         self.confidence = confidence
         self.verbose = verbose
@@ -155,6 +162,8 @@ class Evaluator:
         self._check(X, splits, times)
         for argument, features in _features(data, seed=0).items():
             features.resolve("user_id" if argument == "user_features" else "item_id", argument)
+        # Refused here, before any fit.
+        attribute_groups(self.groups, _part(data, "users"), X["user_id"])
         found = _Found([], [], [])
         with self._progress(len(splits) * len(models)) as progress:
             for name, template in models.items():
@@ -187,6 +196,7 @@ class Evaluator:
     ) -> None:
         """One model in every scenario; where it fails the others go on."""
         fitted: _Fitted | None = None
+        attributes = attribute_groups(self.groups, _part(data, "users"), X["user_id"])
         for seed, split in splits:
             progress.set_description(f"{name}, {split.name}, seed {seed}")
             digest = seed, split.train.tobytes()
@@ -196,7 +206,7 @@ class Evaluator:
             error = fitted.error
             if fitted.model is not None:
                 try:
-                    per_user, cost = self._run(fitted.model, X, split, seed)
+                    per_user, cost = self._run(fitted.model, X, split, attributes)
                     found.per_user.append(per_user.assign(**identity))
                     peak = max(fitted.peak_mib, cost.pop("peak_mib"))
                     found.costs.append({**identity, "fit_seconds": fitted.seconds, "peak_mib": peak, **cost})
@@ -238,6 +248,7 @@ class Evaluator:
             raise InvalidInputError(f"`seeds` holds {max(self.seeds)}; expected numbers up to {LARGEST_SEED}.")
         if self.min_rating is not None and not isinstance(self.min_rating, Real):
             raise InvalidTypeError(f"`min_rating` is {self.min_rating!r}; expected a number, such as 4, or None.")
+        check_groups(self.groups)
         read_k(self.k)
         # A try with a list of one.
         one = pd.DataFrame({"user_id": [0], "item_id": [0], "rank": [1]})
@@ -292,7 +303,7 @@ class Evaluator:
         return tqdm(total=total, disable=not self.verbose)
 
     def _run(
-        self, model: BaseRecommender, X: pd.DataFrame, split: Split, seed: int
+        self, model: BaseRecommender, X: pd.DataFrame, split: Split, attributes: dict[str, pd.Series]
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Ask for the users of the test rows, and judge what comes, group by group."""
         test = X.iloc[split.test]
@@ -307,16 +318,13 @@ class Evaluator:
                 users, self.k, interactions=revealed, exclude=validation, candidates=split.candidates
             )
         seconds, peak = time.perf_counter() - started, _memory("VmHWM") - before
-        groups = _row_groups(X.iloc[split.train], test, revealed)
         parts = []
-        for group in [OVERALL, *GROUPS]:
-            rows = test if group == OVERALL else test[(groups == group).to_numpy()]
-            if len(rows):
-                asked = lists[lists["user_id"].isin(rows["user_id"])]
-                found = ranking_metrics(asked, rows, self.k, self.metrics)
-                if isinstance(split.candidates, pd.DataFrame):
-                    found = found.add_prefix(SAMPLED)
-                parts.append(found.reset_index(names="user_id").assign(group=group))
+        for group, rows in row_groups(self.groups, X.iloc[split.train], test, revealed, attributes):
+            asked = lists[lists["user_id"].isin(rows["user_id"])]
+            found = ranking_metrics(asked, rows, self.k, self.metrics)
+            if isinstance(split.candidates, pd.DataFrame):
+                found = found.add_prefix(SAMPLED)
+            parts.append(found.reset_index(names="user_id").assign(group=group))
         first_rows = lists[lists["rank"] == 1]
         cost = {
             "recommend_seconds": seconds,
@@ -390,13 +398,6 @@ def _fit(template: BaseRecommender, X: pd.DataFrame, data: Any, seed: int, diges
 
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _row_groups(train: pd.DataFrame, test: pd.DataFrame, revealed: pd.DataFrame | None) -> pd.Series:
-    """The colder of a row's user and item."""
-    sides = entity_groups(train, test, revealed)
-    coldest = np.maximum(sides["user"].cat.codes, sides["item"].cat.codes)
-    return pd.Series(np.array(GROUPS, dtype=object)[coldest], index=test.index)
 
 
 def _describe(splits: list[tuple[int, Split]]) -> pd.DataFrame:

@@ -94,9 +94,11 @@ def page() -> str:
 
     models["Failed"] = Broken()
     with pytest.warns(RecsysWarning, match="no room"):
-        found = Evaluator([UserColdSplit(k=(0, 1, 5)), ItemColdSplit(hot_test_size=0.1)], n_resamples=50).evaluate(
-            models, data
-        )
+        found = Evaluator(
+            [UserColdSplit(k=(0, 1, 5)), ItemColdSplit(hot_test_size=0.1)],
+            groups=("history", "popularity"),
+            n_resamples=50,
+        ).evaluate(models, data)
     return Report(found, title="A title of some length, with a word" + "z" * 80, notes="A note.").to_html()
 
 
