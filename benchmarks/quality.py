@@ -1,19 +1,9 @@
-"""The protocols by which published models were judged, and what must be reached in them: one table a protocol.
+"""The published protocols of `recsys.evaluation.protocols`, and what must be reached in them: one table a protocol.
 
 ``python -m benchmarks.quality --protocol user-cold --seeds 3``
 
-`sampled`
-    Leave-last-out; each test item is ranked among 99 items that the user has not met, drawn uniformly.
-`random`
-    Rows rated 3 or more, 8:1:1 at random; full ranking without train and validation rows.
-`item-cold-warm`
-    A fifth of the items cold, half of them for validation; the other rows 8:1:1. Lists of 20: cold items among
-    themselves, hot ones as always, and all together.
-`item-cold`
-    A fifth of the items cold; every user ranks them alone. Beside it the ridge regression of plain content on EASE and,
-    where the extra ``text`` is installed, the same model that knows sentence embeddings of the titles as well.
-`user-cold`
-    A fifth of the users new; half of their rows are the query set, k of the others are revealed.
+Each is described where it is defined. In `item-cold` the ridge regression of plain content on EASE stands beside our
+model and, where the extra ``text`` is installed, the same model that knows sentence embeddings of the titles as well.
 """
 
 from __future__ import annotations
@@ -32,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.run import RESULTS, environment
-from recsys import EASE, BaseRecommender, ContentEASE, FeatureTable, MatrixFactorization
+from recsys import EASE, BaseRecommender, ContentEASE, FeatureTable, MatrixFactorization, Popularity
 from recsys.datasets import fetch_movielens
-from recsys.evaluation import ItemColdSplit, LeaveLastOut, RandomSplit, UserColdSplit, ranking_metrics
+from recsys.evaluation import protocol, ranking_metrics
 from recsys.exceptions import ColdStartWarning
 
 # protocol, question, model, metric: what must be reached in the mean over seeds.
@@ -62,16 +52,21 @@ TARGETS = {
     ("user-cold", "k=all", "ContentEASE", "NDCG@10"): 0.622,
 }
 
+# What the estimated timestamps of ML-1M are to a protocol that goes by time.
+TIMED = {
+    "sampled": "this touches which item is a user's last",
+    "time": "all before December 2000, while the test rows are of 2 December and later",
+}
+
 Row = dict[str, Any]
 
 
 class Data:
-    """Pairs and features, the latter shuffled by seed: equal scores rank in catalogue order."""
+    """Interactions and features, the latter shuffled by seed: equal scores rank in catalogue order."""
 
     def __init__(self, name: str, seed: int) -> None:
         data = fetch_movielens(name)
         self.interactions, self.items = data.interactions, data.items
-        self.X = data.interactions[["user_id", "item_id"]]
         self.features = {
             "user_features": FeatureTable(data.users.sample(frac=1, random_state=seed)),
             "item_features": FeatureTable(data.items.sample(frac=1, random_state=seed)),
@@ -87,10 +82,9 @@ def asked(model: BaseRecommender, test: pd.DataFrame, k: int, **options: Any) ->
 
 
 def sampled(data: Data, seed: int) -> Iterator[Row]:
-    """Protocol 1.1 of the literature."""
-    splitter = LeaveLastOut(n_negatives=99, random_state=seed)
-    [split] = splitter.splits(data.X, groups=data.interactions["timestamp"])
-    test = data.X.iloc[split.test]
+    """EASE and factors of users and items, where the literature is close to what can be reached."""
+    X, [split] = protocol("sampled").splits(data.interactions, seed)
+    test = X.iloc[split.test]
     # The best of 15 and of 4 settings where the last but one item of each user was to be found.
     models = {
         "MatrixFactorization": MatrixFactorization(n_factors=128, alpha=4.0, l2=40.0, random_state=seed),
@@ -98,14 +92,13 @@ def sampled(data: Data, seed: int) -> Iterator[Row]:
         "ContentEASE": ContentEASE(random_state=seed),
     }
     for name, model in models.items():
-        model.fit(data.X.iloc[split.train], **(data.features if name == "ContentEASE" else {}))
+        model.fit(X.iloc[split.train], **(data.features if name == "ContentEASE" else {}))
         yield {"question": "1 + 99", "model": name, **asked(model, test, 10, candidates=split.candidates)}
 
 
 def random(data: Data, seed: int) -> Iterator[Row]:
-    """Protocol 1.2."""
-    X = data.X[data.interactions["rating"] >= 3].reset_index(drop=True)
-    [split] = RandomSplit(test_size=0.1, validation_size=0.1, random_state=seed).splits(X)
+    """Models of hot users and items."""
+    X, [split] = protocol("random").splits(data.interactions, seed)
     models = {"EASE": EASE(l2=800.0), "ContentEASE": ContentEASE(random_state=seed)}
     for name, model in models.items():
         model.fit(X.iloc[split.train])
@@ -114,33 +107,25 @@ def random(data: Data, seed: int) -> Iterator[Row]:
 
 
 def item_cold_warm(data: Data, seed: int) -> Iterator[Row]:
-    """Protocol 1.3."""
+    """ContentEASE in all three questions."""
+    chosen = protocol("item-cold-warm")
+    X, splits = chosen.splits(data.interactions, seed)
+    # In the order in which the splitter drew them, so that equal scores rank as in the results at hand.
     rng = np.random.default_rng(seed)
-    X, items = data.X, np.sort(data.X["item_id"].unique())
-    order = rng.permutation(items)
-    n = round(0.1 * len(items))
-    for_validation, cold = order[:n], order[n : 2 * n]
-    is_hot = ~X["item_id"].isin(order[: 2 * n]).to_numpy()
-    rows = rng.permutation(np.flatnonzero(is_hot))
-    n_part = round(0.1 * len(rows))
-    validation, test, train = X.iloc[rows[:n_part]], X.iloc[rows[n_part : 2 * n_part]], X.iloc[rows[2 * n_part :]]
-    of_cold = X[X["item_id"].isin(cold)]
+    rng.permutation(X["item_id"].nunique())
+    hot = np.setdiff1d(np.asarray(splits[2].candidates), np.asarray(splits[0].candidates))
+    drawn = rng.permutation(np.flatnonzero(X["item_id"].isin(hot)))
+    train = X.iloc[drawn[np.isin(drawn, splits[0].train)]]
     model = ContentEASE(random_state=seed).fit(train, **data.features)
-    hot = train["item_id"].unique()
-    questions: dict[str, tuple[pd.DataFrame, Any]] = {
-        "cold": (of_cold, cold),
-        "warm": (test[test["item_id"].isin(hot)], hot),
-        "overall": (pd.concat([of_cold, test]), np.setdiff1d(items, for_validation)),
-    }
-    for question, (wanted, candidates) in questions.items():
-        row = asked(model, wanted, 20, candidates=candidates, exclude=validation)
-        yield {"question": question, "model": "ContentEASE", **row}
+    for question, split in zip(("cold", "warm", "overall"), splits, strict=True):
+        options = {"candidates": split.candidates, "exclude": X.iloc[split.validation]}
+        yield {"question": question, "model": "ContentEASE", **asked(model, X.iloc[split.test], chosen.k, **options)}
 
 
 def item_cold(data: Data, seed: int) -> Iterator[Row]:
-    """Protocol 1.4."""
-    split = next(iter(ItemColdSplit(random_state=seed).splits(data.X)))
-    train, test = data.X.iloc[split.train], data.X.iloc[split.test]
+    """ContentEASE with and without sentence embeddings, and plain content."""
+    X, [split, _] = protocol("item-cold").splits(data.interactions, seed)
+    train, test = X.iloc[split.train], X.iloc[split.test]
     assert isinstance(split.candidates, pd.Index)
     plain = plain_ridge(data, train, test, split.candidates)
     yield {"question": "cold items", "model": "plain ridge on EASE", **plain}
@@ -199,15 +184,24 @@ def plain_ridge(data: Data, train: pd.DataFrame, test: pd.DataFrame, candidates:
 
 
 def user_cold(data: Data, seed: int) -> Iterator[Row]:
-    """Protocol 1.5."""
-    splits = list(UserColdSplit(k=(0, 1, 2, 5, 10, "all"), random_state=seed).splits(data.X))
-    train = data.X.iloc[splits[0].train]
+    """EASE and ContentEASE for each number of revealed interactions."""
+    X, splits = protocol("user-cold").splits(data.interactions, seed)
+    train = X.iloc[splits[0].train]
     models = {"EASE": EASE().fit(train), "ContentEASE": ContentEASE(random_state=seed).fit(train, **data.features)}
     for split in splits:
-        revealed = data.X.iloc[split.revealed] if len(split.revealed) else None
+        revealed = X.iloc[split.revealed] if len(split.revealed) else None
         for name, model in models.items():
-            row = asked(model, data.X.iloc[split.test], 10, interactions=revealed)
+            row = asked(model, X.iloc[split.test], 10, interactions=revealed)
             yield {"question": split.name.split()[-1], "model": name, **row}
+
+
+def later(data: Data, seed: int) -> Iterator[Row]:
+    """What the past alone tells of hot users and items."""
+    X, [split] = protocol("time").splits(data.interactions, seed)
+    for name, model in {"Popularity": Popularity(), "EASE": EASE(l2=800.0)}.items():
+        model.fit(X.iloc[split.train])
+        row = asked(model, X.iloc[split.test], 10, candidates=split.candidates)
+        yield {"question": "hot", "model": name, **row}
 
 
 PROTOCOLS: dict[str, Callable[[Data, int], Iterator[Row]]] = {
@@ -216,18 +210,19 @@ PROTOCOLS: dict[str, Callable[[Data, int], Iterator[Row]]] = {
     "item-cold-warm": item_cold_warm,
     "item-cold": item_cold,
     "user-cold": user_cold,
+    "time": later,
 }
 
 
-def markdown(protocol: str, rows: pd.DataFrame) -> str:
+def markdown(name: str, rows: pd.DataFrame) -> str:
     """One table: the mean over seeds, each seed, and what must be reached."""
     lines = ["| question | model | metric | mean | at least | by seed |", "| --- | --- | --- | ---: | ---: | --- |"]
-    metrics = [name for name in rows.columns if "@" in name]
+    metrics = [column for column in rows.columns if "@" in column]
     for (question, model), part in rows.groupby(["question", "model"], sort=False):
         for metric in metrics:
             if part[metric].isna().all():
                 continue
-            target = TARGETS.get((protocol, str(question), str(model), metric))
+            target = TARGETS.get((name, str(question), str(model), metric))
             by_seed = ", ".join(f"{value:.4f}" for value in part[metric])
             bound = "" if target is None else f"{target:.3f}"
             lines.append(f"| {question} | {model} | {metric} | {part[metric].mean():.4f} | {bound} | {by_seed} |")
@@ -242,18 +237,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (default: %(default)s)")
     options = parser.parse_args(arguments)
     RESULTS.mkdir(exist_ok=True)
-    for protocol in options.protocol:
+    for name in options.protocol:
         started, rows = time.perf_counter(), []
         for seed in range(options.seeds):
             data = Data(options.dataset, seed)
-            rows += [{"seed": seed, **row} for row in PROTOCOLS[protocol](data, seed)]
+            rows += [{"seed": seed, **row} for row in PROTOCOLS[name](data, seed)]
         seconds = time.perf_counter() - started
-        text = f"# {options.dataset}: {protocol}\n\n{options.seeds} seeds, {seconds:.0f} s.\n\n"
-        if options.dataset == "ml-1m" and protocol == "sampled":
-            text += "ML-1M, 7.9 % of timestamps estimated: this touches which item is a user's last.\n\n"
-        text += markdown(protocol, pd.DataFrame(rows))
+        text = f"# {options.dataset}: {name}\n\n{options.seeds} seeds, {seconds:.0f} s.\n\n"
+        if options.dataset == "ml-1m" and name in TIMED:
+            text += f"ML-1M, 7.9 % of timestamps estimated: {TIMED[name]}.\n\n"
+        text += markdown(name, pd.DataFrame(rows))
         print(text)
-        stem = RESULTS / f"quality-{protocol}-{options.dataset}"
+        stem = RESULTS / f"quality-{name}-{options.dataset}"
         stem.with_suffix(".md").write_text(text)
         values = {"environment": environment(), "seconds": round(seconds, 1), "rows": rows}
         stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")

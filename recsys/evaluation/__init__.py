@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         novelty,
         popularity_lift,
     )
-    from recsys.evaluation.cold_splits import BothColdSplit, ItemColdSplit, UserColdSplit
+    from recsys.evaluation.cold_splits import BothColdSplit, ItemColdHotSplit, ItemColdSplit, UserColdSplit
     from recsys.evaluation.evaluation import Evaluation
     from recsys.evaluation.evaluator import Evaluator
     from recsys.evaluation.metrics import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         recall,
         recall_calibrated,
     )
+    from recsys.evaluation.protocols import Protocol, protocol
     from recsys.evaluation.ranking import ranking_metrics
     from recsys.evaluation.report import Report
     from recsys.evaluation.scenario import Split, check_leaks, entity_groups
@@ -51,8 +52,10 @@ __all__ = [
     "Evaluator",
     "GlobalTimeSplit",
     "Interval",
+    "ItemColdHotSplit",
     "ItemColdSplit",
     "LeaveLastOut",
+    "Protocol",
     "RandomSplit",
     "Report",
     "SparseSubset",
@@ -77,6 +80,7 @@ __all__ = [
     "paired_bootstrap",
     "popularity_lift",
     "precision",
+    "protocol",
     "randomisation_test",
     "ranking_metrics",
     "recall",
@@ -86,10 +90,11 @@ __all__ = [
 
 _HOMES = {
     "beyond_accuracy": "cold_exposure coverage gini intra_list_diversity novelty popularity_lift",
-    "cold_splits": "BothColdSplit ItemColdSplit UserColdSplit",
+    "cold_splits": "BothColdSplit ItemColdHotSplit ItemColdSplit UserColdSplit",
     "evaluation": "Evaluation",
     "evaluator": "Evaluator",
     "metrics": "average_precision hit_matrix hit_rate mrr ndcg precision recall recall_calibrated",
+    "protocols": "Protocol protocol",
     "ranking": "ranking_metrics",
     "report": "Report",
     "scenario": "Split check_leaks entity_groups",

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import check_random_state
 
 from recsys.evaluation._splitting import (
@@ -23,7 +24,7 @@ from recsys.evaluation._splitting import (
 from recsys.evaluation.scenario import Coded, Mask, Rows, Split
 from recsys.exceptions import InvalidInputError
 
-__all__ = ["BothColdSplit", "ItemColdSplit", "UserColdSplit"]
+__all__ = ["BothColdSplit", "ItemColdHotSplit", "ItemColdSplit", "UserColdSplit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +197,89 @@ class ItemColdSplit(Splitter):
         held_out = np.zeros(len(data.items), dtype=bool)
         held_out[np.argsort(first)[-n_test:]] = True
         return held_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemColdHotSplit(Splitter):
+    """New items and hot ones, as published models of cold items were judged: each among themselves, and together.
+
+    Some items are held out for the test, as many for validation, and of the other items' rows the same two shares.
+    `splits` yields three scenarios of one train set: the held-out items are ranked alone, the items with train rows
+    alone, and all but those held out for validation together.
+
+    Parameters
+    ----------
+    test_size : float, default=0.1
+        Share of the items, and of the other items' rows; rounded to the nearest number, unlike all other shares.
+    validation_size : float, default=0.1
+        The same, of what is neither learned from nor tested.
+    random_state : int, RandomState instance or None, default=None
+
+    Examples
+    --------
+    >>> X = np.array([[user, item] for user in range(4) for item in range(10, 15)])
+    >>> for split in ItemColdHotSplit(test_size=0.2, validation_size=0.2, random_state=0).splits(X):
+    ...     split.name, len(split.train), len(split.validation), len(split.test), split.candidates.tolist()
+    ('item-cold-hot (cold candidates)', 8, 6, 4, [14])
+    ('item-cold-hot (hot candidates)', 8, 6, 2, [10, 11, 13])
+    ('item-cold-hot (all candidates)', 8, 6, 6, [10, 11, 13, 14])
+    """
+
+    test_size: float = 0.1
+    validation_size: float = 0.1
+    random_state: Any = None
+
+    def __post_init__(self) -> None:
+        check_share(self.test_size, "test_size")
+        check_share(self.validation_size, "validation_size")
+        if self.test_size + self.validation_size >= 1:
+            raise InvalidInputError(
+                f"`test_size` + `validation_size` is {self.test_size + self.validation_size:g}; "
+                f"expected a sum below 1, so that train rows are left."
+            )
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Rows, Rows]]:
+        """Split, as scikit-learn expects of a `cv`: the scenario of all candidates alone."""
+        yield from islice(super().split(X, y, groups), 2, None)
+
+    def _splits(self, data: Coded) -> Iterator[Split]:
+        seed = seed_of(self.random_state)
+        rng = np.random.default_rng(seed)
+        # In the order of their labels, so that the order of the rows chooses no items.
+        by_label = np.argsort(pd.factorize(data.items.ids, sort=True)[0])
+        n_validation, n_test = self._counts(len(data.items), "items")
+        drawn = by_label[rng.permutation(len(by_label))]
+        role = np.zeros(len(by_label), dtype=np.int8)
+        role[drawn[:n_validation]], role[drawn[n_validation : n_validation + n_test]] = 1, 2
+        of_validation, cold = role[data.item] == 1, role[data.item] == 2
+
+        hot_rows = rng.permutation(np.flatnonzero(role[data.item] == 0))
+        n_validation, n_test = self._counts(len(hot_rows), "rows of hot items")
+        of_validation[hot_rows[:n_validation]] = True
+        hot, train = np.zeros(len(data), dtype=bool), np.zeros(len(data), dtype=bool)
+        hot[hot_rows[n_validation : n_validation + n_test]] = True
+        train[hot_rows[n_validation + n_test :]] = True
+        learned = np.bincount(data.item[train], minlength=len(role)) > 0
+
+        scenarios: list[tuple[str, Mask, Mask, Literal["item"] | None]] = [
+            ("cold", cold, role == 2, "item"),
+            ("hot", hot & learned[data.item], learned, None),
+            ("all", cold | hot, role != 1, None),
+        ]
+        for name, test, allowed, side in scenarios:
+            roles = {"train": train, "validation": of_validation, "test": test}
+            candidates = data.items.decode(np.flatnonzero(allowed))
+            told = f"item-cold-hot ({name} candidates)"
+            yield data.split(told, roles, candidates=candidates, cold=side, seed=seed)
+
+    def _counts(self, n: int, what: str) -> tuple[int, int]:
+        counts = round(self.validation_size * n), round(self.test_size * n)
+        if not all(counts) or sum(counts) >= n:
+            raise InvalidInputError(
+                f"`X` has {n} {what}; expected more, to hold out some for validation and some for the test, and learn "
+                f"from others."
+            )
+        return counts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from recsys.evaluation._splitting import (
     shares_of,
 )
 from recsys.evaluation.scenario import Coded, Split
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import InvalidInputError, InvalidTypeError
 
 __all__ = ["GlobalTimeSplit", "LeaveLastOut", "RandomSplit", "SparseSubset"]
 
@@ -171,6 +171,9 @@ class GlobalTimeSplit(Splitter):
     ----------
     test_size : float, default=0.2
         Share of the rows, rounded up.
+    drop_cold : bool, default=False
+        Test only the users and items that have train rows, and rank only items that have some, as much of the
+        literature does. What is dropped is neither learned from nor tested.
 
     Examples
     --------
@@ -181,9 +184,12 @@ class GlobalTimeSplit(Splitter):
     """
 
     test_size: float = 0.2
+    drop_cold: bool = False
 
     def __post_init__(self) -> None:
         check_share(self.test_size, "test_size")
+        if not isinstance(self.drop_cold, (bool, np.bool_)):
+            raise InvalidTypeError(f"`drop_cold` is {self.drop_cold!r}; expected True or False.")
 
     @property
     def _needs_times(self) -> bool:
@@ -193,7 +199,18 @@ class GlobalTimeSplit(Splitter):
         (n_test,) = shares_of(len(data), "rows", self.test_size)
         test = np.zeros(len(data), dtype=bool)
         test[np.argsort(data.times, kind="stable")[-n_test:]] = True
-        yield data.split("global time", {"train": ~test, "test": test}, order="all")
+        if not self.drop_cold:
+            yield data.split("global time", {"train": ~test, "test": test}, order="all")
+            return
+        hot_items = np.unique(data.item[~test])
+        hot = np.isin(data.user, data.user[~test]) & np.isin(data.item, hot_items)
+        if not (test & hot).any():
+            raise InvalidInputError(
+                f"`drop_cold` leaves none of the {n_test} test rows: each is of a user or item without train rows; "
+                f"expected some to test: raise `test_size`, or leave `drop_cold` out."
+            )
+        roles = {"train": ~test, "test": test & hot}
+        yield data.split("global time (hot only)", roles, candidates=data.items.decode(hot_items), order="all")
 
 
 @dataclass(frozen=True, kw_only=True)
