@@ -16,6 +16,7 @@ from sklearn.base import clone
 
 from recsys._requests import read_k
 from recsys.base import BaseRecommender
+from recsys.evaluation._given import Given, check_frames, is_given
 from recsys.evaluation._groups import attribute_groups, check_groups, row_groups
 from recsys.evaluation._splitting import LARGEST_SEED, check_numbers
 from recsys.evaluation.evaluation import SAMPLED, Evaluation
@@ -31,6 +32,7 @@ from recsys.exceptions import (
     examples,
 )
 from recsys.features import FeatureTable
+from recsys.vocabulary import Vocabulary
 
 __all__ = ["Evaluator"]
 
@@ -128,13 +130,17 @@ class Evaluator:
         self.confidence = confidence
         self.verbose = verbose
 
-    def evaluate(self, models: Mapping[str, BaseRecommender], data: Any) -> Evaluation:
+    def evaluate(self, models: Mapping[str, Any], data: Any) -> Evaluation:
         """Fit and judge the models.
 
         Parameters
         ----------
-        models : dict of str to estimator
-            Cloned before each fit.
+        models : dict of str to estimator, DataFrame or callable
+            An estimator is cloned before each fit. What another library recommends is judged as well: by a function
+            ``f(train, users, k, *, interactions, exclude, candidates, random_state)`` that returns a frame, with the
+            arguments of `recommend`, asked once a scenario and seed; or, where there is one of both, by the frame. It
+            has columns ``user_id``, ``item_id`` and ``rank``, from 1, or ``score``, of which equal ones rank in row
+            order; users whom it lacks count as 0, with a warning.
         data : Bunch
             With frames ``interactions`` (user_id, item_id and, where needed, rating and timestamp), and ``users`` and
             ``items`` or None.
@@ -147,7 +153,9 @@ class Evaluator:
         ------
         InvalidInputError
             If there is no model, no splitter or no seed, a parameter is not what is described above, the baseline is
-            none of the models, a split leaks, or every model fails.
+            none of the models, a split leaks, or every model fails. If a frame in place of a model meets several
+            scenarios or seeds, or holds items twice, more than `k` of a user, unknown ids, scores that are not finite,
+            or items that a user has or that are no candidates. A function that returns such a frame has failed.
         """
         self._check_arguments(models)
         X, times = self._rows(data)
@@ -160,10 +168,14 @@ class Evaluator:
                 f"one kind apart."
             )
         self._check(X, splits, times)
+        known = {name: Vocabulary.from_values(_interactions(data)[name])[0] for name in ("user_id", "item_id")}
         for argument, features in _features(data, seed=0).items():
-            features.resolve("user_id" if argument == "user_features" else "item_id", argument)
+            name = "user_id" if argument == "user_features" else "item_id"
+            known[name] = known[name].extend(features.resolve(name, argument)[0])
         # Refused here, before any fit.
         attribute_groups(self.groups, _part(data, "users"), X["user_id"])
+        models = {name: Given(model, known) if is_given(model) else model for name, model in models.items()}
+        check_frames(models, X, [split for _, split in splits], self._ask)
         found = _Found([], [], [])
         with self._progress(len(splits) * len(models)) as progress:
             for name, template in models.items():
@@ -232,7 +244,7 @@ class Evaluator:
         for name, model in models.items():
             if not isinstance(name, str):
                 raise InvalidTypeError(f"`models` has the key {name!r}; expected names, as text.")
-            if isinstance(model, type) or not hasattr(model, "recommend"):
+            if isinstance(model, type) or not (hasattr(model, "recommend") or is_given(model)):
                 raise InvalidTypeError(f"`models` holds {model!r} as {name!r}; expected an estimator, such as EASE().")
             if isinstance(model, BaseRecommender):
                 model._validate_params()
@@ -297,6 +309,15 @@ class Evaluator:
             if not len(split.test):
                 raise InvalidInputError(f"Scenario {split.name!r} has no test rows; expected some: use more data.")
 
+    def _ask(self, model: Any, X: pd.DataFrame, split: Split) -> Any:
+        return model.recommend(
+            X["user_id"].iloc[split.test].unique(),
+            self.k,
+            interactions=X.iloc[split.revealed] if len(split.revealed) else None,
+            exclude=X.iloc[split.validation] if len(split.validation) else None,
+            candidates=split.candidates,
+        )
+
     def _progress(self, total: int) -> Any:
         from tqdm import tqdm
 
@@ -309,14 +330,11 @@ class Evaluator:
         test = X.iloc[split.test]
         users = test["user_id"].unique()
         revealed = X.iloc[split.revealed] if len(split.revealed) else None
-        validation = X.iloc[split.validation] if len(split.validation) else None
         _reset_peak()
         before, started = _memory("VmRSS"), time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ColdStartWarning)
-            lists = model.recommend(
-                users, self.k, interactions=revealed, exclude=validation, candidates=split.candidates
-            )
+            lists = self._ask(model, X, split)
         seconds, peak = time.perf_counter() - started, _memory("VmHWM") - before
         parts = []
         for group, rows in row_groups(self.groups, X.iloc[split.train], test, revealed, attributes):
