@@ -106,6 +106,11 @@ class Given(BaseEstimator):
                 allowed = lists["item_id"].isin(candidates).to_numpy()
             _refuse(lists[~allowed], "are no candidates of the scenario")
         missing = pd.Index(users).difference(lists["user_id"], sort=False)
+        if len(missing) == len(users):
+            raise InvalidInputError(
+                f"`recommendations` has no list for any of the {len(users)} users asked for, such as "
+                f"{examples(users)}; expected theirs: is it of this scenario?"
+            )
         if len(missing):
             warnings.warn(
                 f"`recommendations` has no list for {len(missing)} of {len(users)} users: {examples(missing)}; each "

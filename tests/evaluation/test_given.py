@@ -105,6 +105,10 @@ def seen(data: Any, role: str) -> Any:
     [
         (lambda f, _: pd.concat([f, f.iloc[:1].assign(rank=5)]).query("rank != 5 or index == 0"), "twice for user"),
         (lambda f, _: f.assign(rank=f["rank"] + 1), "expected the ranks of each user to run 1, 2, 3"),
+        (
+            lambda f, _: f.iloc[:0],
+            "has no list for any of the 37 users asked for",
+        ),
         (lambda f, _: f.assign(score=np.nan), "`recommendations.score` is not finite"),
         (lambda f, _: f.drop(columns="rank").assign(score=np.nan), "`recommendations.score` is not finite"),
         (lambda f, _: f.drop(columns="rank").assign(score="high"), "`recommendations.score` has dtype"),
