@@ -329,7 +329,6 @@ class Evaluator:
         """Ask for the users of the test rows, and judge what comes, group by group."""
         test = X.iloc[split.test]
         users = test["user_id"].unique()
-        revealed = X.iloc[split.revealed] if len(split.revealed) else None
         _reset_peak()
         before, started = _memory("VmRSS"), time.perf_counter()
         with warnings.catch_warnings():
@@ -337,7 +336,7 @@ class Evaluator:
             lists = self._ask(model, X, split)
         seconds, peak = time.perf_counter() - started, _memory("VmHWM") - before
         parts = []
-        for group, rows in row_groups(self.groups, X.iloc[split.train], test, revealed, attributes):
+        for group, rows in row_groups(self.groups, X.iloc[split.train], test, X.iloc[split.revealed], attributes):
             asked = lists[lists["user_id"].isin(rows["user_id"])]
             found = ranking_metrics(asked, rows, self.k, self.metrics)
             if isinstance(split.candidates, pd.DataFrame):
