@@ -2,7 +2,7 @@
 PYTHON ?= python3
 DATASET ?= ml-100k
 SEEDS ?= 1
-TRIALS ?= 12
+TRIALS ?= 6
 # Where data sets are looked for, and downloaded to.
 export RECSYS_DATA_HOME ?= $(CURDIR)/data
 
@@ -39,7 +39,7 @@ types: install ## check types with mypy --strict
 benchmark: install ## measure every model: DATASET=ml-100k or ml-1m, SEEDS=1
 	$(RUN) benchmarks.run --dataset $(DATASET) --seeds $(SEEDS)
 
-tune: install ## choose the parameters that the benchmark uses, on validation rows: DATASET, TRIALS=12
+tune: install ## choose the parameters that the benchmark uses, on validation rows: DATASET, TRIALS=6
 	$(RUN) benchmarks.tune --dataset $(DATASET) --trials $(TRIALS)
 
 wheel: install ## build the wheel in dist/

@@ -239,7 +239,10 @@ def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: 
         f"{seconds:.0f} s on {about['cores']} cores.\n",
     ]
     lines += [f"{remark}\n" for remark in remarks(name)]
-    lines.append("Bold: the best of the row, and those whose paired interval below it touches zero.\n")
+    lines.append(
+        "Bold: the best of the row, and those whose difference from it, user by user, may be 0 (its interval reaches "
+        "0).\n"
+    )
     lines.append(summary_table(evaluation, table))
     lines += [scenario_table(evaluation, table, scenario) for scenario in table["scenario"].unique()]
     values = {

@@ -1,6 +1,6 @@
 """Tune every model with the same number of trials a scenario, on validation rows alone.
 
-``python -m benchmarks.tune --dataset ml-100k --trials 12``
+``python -m benchmarks.tune --dataset ml-100k --trials 6``
 
 A trial fits a model on a part of the train rows of a scenario (of seed 0) and is judged by the NDCG@10 of another part,
 which the scenario's own splitter has cut out: held-out last rows, new users, new items. The test rows are never seen.
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Tune from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ml-100k", help="ml-100k, ml-1m, ... (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=12, help="of each model in each scenario (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=6, help="of each model in each scenario (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the search (default: %(default)s)")
     parser.add_argument("--models", nargs="+", choices=list(SPACES), default=list(SPACES))
     parser.add_argument("--scenarios", nargs="+", choices=list(splitters()), default=list(splitters()))

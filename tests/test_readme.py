@@ -21,13 +21,12 @@ def test_the_table_is_the_committed_result() -> None:
 
 
 def test_the_example_runs(ml_100k: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_home: Path) -> None:
-    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert block is not None
+    example, own_data = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECSYS_DATA_HOME", str(data_home))
     names: dict[str, Any] = {}
     # The example as printed, but for the length of the training.
-    source = block.group(1).replace("random_state=0", "random_state=0, max_iter=1")
+    source = example.replace("random_state=0", "random_state=0, max_iter=1")
     exec(compile(source, "README.md", "exec"), names)  # noqa: S102
     model, clicks = names["model"], names["clicks"]
     assert model.recommend([1, 2], k=5).groupby("user_id").size().to_dict() == {1: 5, 2: 5}
@@ -38,3 +37,7 @@ def test_the_example_runs(ml_100k: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert (warm["path"] == "warm").all()
     again = names["load"](tmp_path / "model").recommend(["ann"], k=5, user_features=names["ann"])
     pd.testing.assert_frame_equal(again, warm)
+    exec(compile(own_data, "README.md", "exec"), names)  # noqa: S102
+    table = names["table"].query("metric == 'NDCG@10' and group == 'overall'").set_index("model")
+    assert table["n_users"].to_dict() == {"Popularity": 943, "EASE": 943}
+    assert table.loc["EASE", "difference_low"] > 0

@@ -65,7 +65,9 @@ class MatrixFactorization(VectorRecommender):
     alpha : float, default=1.0
         How much more a positive of weight 1 counts than an unobserved pair; with "als".
     l2 : float, default=30.0
-        The regularisation :math:`\lambda`; with "bpr" a tenth of it.
+        The regularisation :math:`\lambda`; with "bpr" a tenth of it. It counts in interactions: the vector of a user or
+        item that has far fewer of them stays near its prior. Small data want a smaller one: of 50 users with 8
+        interactions each, nothing is learned at 30, and the most at about 3.
     feature_l2 : float, default=10.0
         The penalty of the maps A and B, against one for each user or item: they minimise
         :math:`\sum_u \|x_u - m_u\|^2 + \mu \|A\|^2`, and likewise for items.
