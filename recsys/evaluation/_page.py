@@ -10,7 +10,7 @@ import pandas as pd
 
 from recsys.evaluation import _charts
 from recsys.evaluation._groups import BINS, HISTORY, POPULARITY, group_name
-from recsys.evaluation.evaluation import OVERALL
+from recsys.evaluation.evaluation import OVERALL, SAMPLED
 from recsys.evaluation.scenario import GROUPS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def page(report: Report) -> dict[str, Any]:
         "seeds": ", ".join(map(str, sorted(found.splits["seed"].unique()))),
         "n_seeds": found.splits["seed"].nunique(),
         "looks": list(looks.values()),
-        "headline": headline(report, ranking),
+        "headline": headline(report, counted),
         "overview": _overview(counted, ranking, looks),
         "curves": _curves(main, looks, report.metric),
         "scenarios": scenarios,
@@ -120,24 +120,49 @@ def _ranking(main: pd.DataFrame) -> pd.DataFrame:
     """The models, best first: in how many scenarios they are best or level with it, then by their mean rank."""
     main = main.assign(
         rank=main.groupby("scenario", sort=False)["mean"].rank(ascending=False, method="min", na_option="bottom"),
-        ahead=main["best"] | main["level"],
+        # Where nobody finds anything, nobody is best.
+        ahead=(main["best"] | main["level"]) & (main.groupby("scenario", sort=False)["mean"].transform("max") > 0),
     )
     by_model = main.groupby("model", sort=False).agg(ahead=("ahead", "sum"), rank=("rank", "mean"))
     return by_model.sort_values(["ahead", "rank"], ascending=[False, True], kind="stable")
 
 
-def headline(report: Report, ranking: pd.DataFrame) -> str:
-    """The answer in a sentence."""
+def headline(report: Report, counted: pd.DataFrame) -> str:
+    """The answer in a sentence, from the rows of all test rows in the main metric."""
+    metric, ranking = report.metric, _ranking(counted)
     most = int(ranking["ahead"].iloc[0])
     leaders = [str(name) for name in ranking.index[ranking["ahead"] == most]]
-    names = report.evaluation.splits["scenario"].unique()
-    n = sum(report.metric_in(name) == report.metric for name in names)
-    if n == 1:
-        rest = f", and cannot be told from {_listed(leaders[1:])}" if len(leaders) > 1 else ""
-        return f"{leaders[0]} has the best {report.metric}{rest}."
-    who, verb = (_listed(leaders), "are each") if len(leaders) > 1 else (leaders[0], "is")
-    where = f"all {n}" if most == n else f"{most} of {n}"
-    return f"{who} {verb} best by {report.metric}, or cannot be told from the best, in {where} scenarios."
+    names = list(report.evaluation.splits["scenario"].unique())
+    others = [name for name in names if report.metric_in(name) != metric]
+    n = len(names) - len(others)
+    if not most:
+        answer = f"No model found anything: {metric} is 0 everywhere."
+    elif n == 1:
+        answer = _best_of_one(metric, counted, leaders)
+    else:
+        who, verb = (_listed(leaders), "are each") if len(leaders) > 1 else (leaders[0], "is")
+        where = f"all {n}" if most == n else f"{most} of {n}"
+        answer = f"{who} {verb} best by {metric}, or cannot be told from the best, in {where} scenarios."
+    return answer + left_out(others, metric)
+
+
+def _best_of_one(metric: str, counted: pd.DataFrame, leaders: list[str]) -> str:
+    """The answer in a single scenario."""
+    tied = [name for name in leaders if counted.loc[counted["model"] == name, "best"].any()]
+    if 1 < len(tied) == counted["mean"].count():
+        return f"No model is better than another: {metric} is {counted['mean'].max():.4f} of all."
+    level = [name for name in leaders if name not in tied]
+    verb = "has" if len(tied) == 1 else "tie for"
+    rest = f", and cannot be told from {_listed(level)}" if level else ""
+    return f"{_listed(tied)} {verb} the best {metric}{rest}."
+
+
+def left_out(scenarios: list[str], metric: str) -> str:
+    """A sentence more, on the scenarios that lack the metric; nothing where none does."""
+    if not scenarios:
+        return ""
+    kind = "not sampled" if metric.startswith(SAMPLED) else "sampled"
+    return f" Left out, as metrics are {kind} there: {', '.join(scenarios)}."
 
 
 def _listed(names: list[str]) -> str:
@@ -164,7 +189,7 @@ def _cell(row: Any, top: float) -> dict[str, Any]:
     """A number of a table; `top` is where the scale of its column ends."""
     interval = "" if np.isnan(row["low"]) else f"[{row['low']:.4f}, {row['high']:.4f}]"
     told = [interval] if interval else []
-    if not np.isnan(row["from_best"]):
+    if not row["best"] and not np.isnan(row["from_best"]):
         low, high = (0 - row[name] for name in ("from_best_high", "from_best_low"))
         below = "" if np.isnan(low) else f" [{low:.4f}, {high:.4f}]"
         told.append(f"{abs(row['from_best']):.4f} below the best{below}, p {p_value(row['from_best_p'])}")
@@ -291,10 +316,9 @@ def markdown(report: Report) -> str:
     found, frame = report.evaluation, report.frame()
     overall = frame[frame["group"] == OVERALL]
     main = _main(report, frame)
-    ranking = _ranking(main[main["metric"] == report.metric])
     lines = [f"# {_plain(report.title)}", "", *(line for part in _notes(report) for line in (_plain(part), ""))]
     lines += [
-        _plain(headline(report, ranking)),
+        _plain(headline(report, main[main["metric"] == report.metric])),
         "",
         f"Means over users with {percent(found.confidence)} bootstrap intervals. Bold: the best of a column; ≈: cannot "
         f"be told from it (paired randomisation test, p values adjusted by Holm).",

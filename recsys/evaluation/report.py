@@ -139,9 +139,9 @@ class Report:
         -------
         DataFrame
             `Evaluation.table()`, and in each row how the model compares with the best one of its scenario, group and
-            metric: ``best``; ``level``, if it cannot be told from the best; ``from_best`` with ``from_best_low`` and
-            ``from_best_high``, the paired difference and its interval; ``from_best_p``, adjusted by `holm`; and
-            ``detectable``, the `minimum_detectable_difference` from the best.
+            metric: ``best``, which all are that tie for it; ``level``, if it cannot be told from the best;
+            ``from_best`` with ``from_best_low`` and ``from_best_high``, the paired difference and its interval;
+            ``from_best_p``, adjusted by `holm`; and ``detectable``, the `minimum_detectable_difference` from the best.
         """
         return self._frame.copy()
 
@@ -152,14 +152,17 @@ class Report:
         values = [found.values(scenario, metric, group) for metric in metrics]
         rows = pd.concat(
             [
-                pd.DataFrame({"metric": metric, "model": part.columns, "best": part.columns == part.mean().idxmax()})
+                pd.DataFrame({"metric": metric, "model": part.columns, "mean": part.mean().to_numpy()})
                 for metric, part in zip(metrics, values, strict=True)
             ],
             ignore_index=True,
         ).assign(scenario=scenario, group=group, level=False)
         told = ["from_best", "from_best_low", "from_best_high", "from_best_p", "detectable"]
         rows[told] = np.nan
-        others = ~rows["best"].to_numpy()
+        means = rows.groupby("metric", sort=False)["mean"]
+        others = rows.index.to_numpy() != means.transform("idxmax").to_numpy()
+        # The same terms in another order may differ in the last bits of their mean.
+        rows["best"] = rows["mean"] >= means.transform("max") * (1 - 1e-12)
         if others.any():
             every = np.hstack(values)
             n_models = values[0].shape[1]
@@ -171,7 +174,8 @@ class Report:
             detectable = minimum_detectable_difference(a, b, confidence=found.confidence)
             rows.loc[others, told] = np.column_stack([*difference, adjusted, detectable])
             rows.loc[others, "level"] = adjusted >= 1 - found.confidence
-        return rows
+            rows["level"] &= ~rows["best"]
+        return rows.drop(columns="mean")
 
     def compare(self, model: str, other: str, scenario: str | None = None, metric: str | None = None) -> str:
         """Say in a sentence which of two models is better.
@@ -179,12 +183,13 @@ class Report:
         Parameters
         ----------
         model, other : str
-            Names of models.
+            Names of two models.
         scenario : str, optional
             None: the only one; of several, the sentence counts in how many either model is better, with p values that
             `holm` adjusted.
         metric : str, optional
-            None: `metric_in` the scenario, or, of several scenarios, `metric`. Those that lack it do not count.
+            None: `metric_in` the scenario, or, of several scenarios, `metric`. Those that lack it do not count, nor do
+            those where one of the models failed; the sentence names them.
 
         Returns
         -------
@@ -193,7 +198,7 @@ class Report:
         Raises
         ------
         InvalidInputError
-            If a name is unknown, or a model failed in every scenario asked for.
+            If a name is unknown, both models are the same, or a model failed in every scenario asked for.
         """
         found = self.evaluation
         scenarios = list(found.splits["scenario"].unique())
@@ -209,6 +214,8 @@ class Report:
                     f"`{argument}` is {name!r}, which was not evaluated; expected a name in `frame()`. "
                     f"{did_you_mean(str(name), known)}"
                 )
+        if model == other:
+            raise InvalidInputError(f"`model` and `other` are both {model!r}; expected two models: name another one.")
         if metric is None:
             metric = self.metric if scenario is None else self.metric_in(scenario)
         asked = [name for name in ([scenario] if scenario else scenarios) if metric in found.metrics_in(name)]
@@ -225,9 +232,13 @@ class Report:
                 f"`{'model' if first['model'] == model else 'other'}` is {first['model']!r}, which failed in "
                 f"{first['scenario']!r} with {first['error']}; expected two models that were measured there."
             )
-        if len(both) == 1:
-            return self._sentence(model, other, both[0], metric)
-        return self._count(model, other, both, metric)
+        one = len(both) == 1
+        text = self._sentence(model, other, both[0], metric) if one else self._count(model, other, both, metric)
+        if scenario is None:
+            text += _page.left_out([name for name in scenarios if name not in asked], metric)
+        if len(both) < len(asked):
+            text += f" Left out, as one of them failed there: {', '.join(name for name in asked if name not in both)}."
+        return text
 
     def _sentence(self, model: str, other: str, scenario: str, metric: str) -> str:
         values = self.evaluation.values(scenario, metric)

@@ -120,6 +120,15 @@ def made(values: dict[str, list[float]]) -> Evaluation:
     return Evaluation(per_user, costs, splits, failures, names[0], n_resamples=500, metrics=["NDCG@10"])
 
 
+def twice(s: Evaluation, t: Evaluation) -> Evaluation:
+    """Both as scenarios "s" and "t" of one."""
+    frames = {
+        name: pd.concat([getattr(s, name), getattr(t, name).assign(scenario="t")], ignore_index=True)
+        for name in ("per_user", "costs", "splits")
+    }
+    return replace(s, **frames)
+
+
 def test_the_frame_is_the_table_and_more(evaluation: Evaluation, report: Report) -> None:
     table = evaluation.table()
     pd.testing.assert_frame_equal(report.frame()[list(table)], table)
@@ -147,17 +156,19 @@ def test_the_best_and_those_level_with_it() -> None:
     found = {"best": best, "level": best - 0.001 + rng.normal(0, 0.1, 400), "worse": best - 0.2, "twin": best.copy()}
     report = Report(made({name: list(values) for name, values in found.items()}))
     rows = report.frame().set_index("model")
-    assert rows["best"].to_dict() == {"best": True, "level": False, "worse": False, "twin": False}
-    assert rows["level"].to_dict() == {"best": False, "level": True, "worse": False, "twin": True}
+    assert rows["best"].to_dict() == {"best": True, "level": False, "worse": False, "twin": True}
+    assert rows["level"].to_dict() == {"best": False, "level": True, "worse": False, "twin": False}
     assert rows.loc["twin", "from_best"] == 0
     table = Page(report.to_html()).tables[0]
     told = {row[0][0]: (row[1][0], row[1][1]["class"]) for row in table[1:]}
     assert "best" in told["best"][0]
-    assert "level with the best" in told["twin"][0]
+    assert "level with the best" in told["level"][0]
+    assert "best" in told["twin"][0]
+    assert "level" not in told["twin"][0]
     assert {name: css for name, (_, css) in told.items()} == {
         "best": "best",
         "level": "level",
-        "twin": "level",
+        "twin": "best",
         "worse": "",
     }
 
@@ -320,7 +331,8 @@ def test_bad_input_is_refused(evaluation: Evaluation, monkeypatch: pytest.Monkey
 def test_a_single_model_and_a_single_user() -> None:
     alone = Report(made({"a": [0.5, 0.7]}))
     assert alone.frame()["best"].tolist() == [True]
-    assert alone.compare("a", "a").startswith("a and a cannot be told apart")
+    with pytest.raises(InvalidInputError, match="`model` and `other` are both 'a'; expected two models: name another"):
+        alone.compare("a", "a")
     assert "a has the best NDCG@10." in alone.to_html()
     of_one = Report(made({"a": [0.5], "b": [0.25]}))
     assert not re.search(r"\bnan\b", of_one.to_html())
@@ -347,8 +359,8 @@ def test_the_spread_between_seeds_is_told() -> None:
 def test_sampled_metrics_stand_beside_others() -> None:
     data = make_movielens_like(n_users=40, n_items=60, n_interactions=500, random_state=0)
     models = {"Popularity": Popularity(), "EASE": EASE(l2=20.0)}
-    found = Evaluator([LeaveLastOut(), LeaveLastOut(n_negatives=9)], n_resamples=50).evaluate(models, data)
-    report, scenario = Report(found), "leave-last-out (1 + 9 sampled)"
+    found = Evaluator([LeaveLastOut(), LeaveLastOut(n_negatives=19)], n_resamples=50).evaluate(models, data)
+    report, scenario = Report(found), "leave-last-out (1 + 19 sampled)"
     assert report.metric == report.metric_in("leave-last-out") == "NDCG@10"
     assert report.metric_in(scenario) == "sampled NDCG@10"
     frame = report.frame()
@@ -362,6 +374,12 @@ def test_sampled_metrics_stand_beside_others() -> None:
     assert heads[0][2:] == ["leave-last-out"]
     assert [head[1] for head in heads[1:3]] == ["HR@10", "sampled HR@10"]
     assert " in leave-last-out: NDCG@10 " in report.compare("EASE", "Popularity")
+    left_out = f" Left out, as metrics are sampled there: {scenario}."
+    assert report.compare("EASE", "Popularity").endswith(f" four times out of five.{left_out}")
+    assert re.search(rf"\bbest NDCG@10\b.*\.{re.escape(left_out)}\n", report.to_markdown())
+    assert "Left out" not in report.compare("EASE", "Popularity", scenario)
+    left_out = " Left out, as metrics are not sampled there: leave-last-out."
+    assert report.compare("EASE", "Popularity", metric="sampled HR@10").endswith(left_out)
     assert f"in {scenario}: sampled NDCG@10 " in report.compare("EASE", "Popularity", scenario)
     assert f"in {scenario}: sampled HR@10 " in report.compare("EASE", "Popularity", metric="sampled HR@10")
     with pytest.raises(InvalidInputError, match=r"`metric` is 'HR@10', which was not measured in 'leave-last-out .1 "):
@@ -370,7 +388,7 @@ def test_sampled_metrics_stand_beside_others() -> None:
 
 def test_where_all_is_sampled_so_are_the_words() -> None:
     data = make_movielens_like(n_users=40, n_items=60, n_interactions=500, random_state=0)
-    splitters = [LeaveLastOut(n_negatives=9), LeaveLastOut(n_negatives=20)]
+    splitters = [LeaveLastOut(n_negatives=19), LeaveLastOut(n_negatives=20)]
     found = Evaluator(splitters, n_resamples=50).evaluate({"Popularity": Popularity(), "EASE": EASE(l2=20.0)}, data)
     report = Report(found)
     assert report.metric == "sampled NDCG@10"
@@ -387,7 +405,7 @@ def test_a_scenario_where_every_model_failed_is_shown() -> None:
 
     data = make_movielens_like(n_users=40, n_items=60, n_interactions=500, random_state=0)
     with pytest.warns(RecsysWarning, match="no new users"):
-        found = Evaluator([LeaveLastOut(n_negatives=9), UserColdSplit(k=(2,))], n_resamples=50).evaluate(
+        found = Evaluator([LeaveLastOut(n_negatives=19), UserColdSplit(k=(2,))], n_resamples=50).evaluate(
             {"Popularity": Shy()}, data
         )
     failed = found.table().query("scenario == 'user-cold k=2'")
@@ -412,8 +430,35 @@ def test_odd_numbers_and_names_are_told_as_they_are(tmp_path: Path) -> None:
 
 
 def test_zeros_are_nobodys_best() -> None:
-    page = Page(Report(made({"a": [0.0] * 9, "b": [0.0] * 9})).to_html())
+    report = Report(made({"a": [0.0] * 9, "b": [0.0] * 9}))
+    page = Page(report.to_html())
     assert not any(attributes.get("class") in ("best", "level") for tag, attributes in page.elements if tag == "td")
+    assert "\nNo model found anything: NDCG@10 is 0 everywhere.\n" in report.to_markdown()
+    rng = np.random.default_rng(0)
+    clear = made({"a": list(0.5 + rng.random(40) / 2), "b": list(rng.random(40) / 2)})
+    both = Report(twice(made({"a": [0.0] * 9, "b": [0.0] * 9}), clear)).to_markdown()
+    assert "\na is best by NDCG@10, or cannot be told from the best, in 1 of 2 scenarios.\n" in both
+
+
+def test_ties_for_the_best_are_named_together() -> None:
+    values = [0.1, 0.2, 0.7, 0.4]
+    # In another order the same values add up to another last bit.
+    ties = {"a": values, "b": [0.7, 0.4, 0.1, 0.2]}
+    lines = Report(made(ties)).to_markdown().splitlines()
+    assert "No model is better than another: NDCG@10 is 0.3500 of all." in lines
+    assert sum("**0.3500**" in line for line in lines) == 2
+    lines = (
+        Report(made({"a": values, "b": values, "c": [0.1, 0.2, 0.6, 0.4], "d": [0.0] * 4})).to_markdown().splitlines()
+    )
+    assert "a and b tie for the best NDCG@10, and cannot be told from c and d." in lines
+
+
+def test_scenarios_in_which_a_model_failed_are_named() -> None:
+    both = twice(made({"a": [0.5, 0.7], "b": [0.1, 0.3]}), made({"a": [0.5, 0.7], "b": [0.1, 0.3]}))
+    failures = pd.DataFrame({"scenario": ["t"], "seed": 0, "model": "b", "error": "ValueError: no"})
+    told = Report(replace(both, failures=failures)).compare("a", "b")
+    assert told.startswith("a and b cannot be told apart in s: ")
+    assert told.endswith(" would be found four times out of five. Left out, as one of them failed there: t.")
 
 
 def test_colours_can_be_read_in_the_light_and_in_the_dark() -> None:
