@@ -138,13 +138,17 @@ def _item_codes(labels: Any, argument: str, items: Vocabulary) -> npt.NDArray[np
             f"`{argument}` names no item of the catalogue, but {examples(unknown)}; expected its items.{hint}"
         )
     if argument == "candidates":
-        warnings.warn(
-            f"`candidates` names {len(unknown)} items that are not in the catalogue: {examples(unknown)}; they cannot "
-            f"be recommended. Add them with `add_items`.{hint}",
-            DataWarning,
-            stacklevel=5,
-        )
+        _warn_unknown(unknown, hint)
     return codes[codes >= 0]
+
+
+def _warn_unknown(candidates: pd.Index, hint: str = "") -> None:
+    warnings.warn(
+        f"`candidates` names {len(candidates)} items that are not in the catalogue: {examples(candidates)}; they "
+        f"cannot be recommended. Add them with `add_items`.{hint}",
+        DataWarning,
+        stacklevel=6,
+    )
 
 
 def _item_pairs(frame: pd.DataFrame, argument: str, items: Vocabulary, ids: pd.Index, names: tuple[str, str]) -> Csr:
@@ -159,6 +163,9 @@ def _item_pairs(frame: pd.DataFrame, argument: str, items: Vocabulary, ids: pd.I
     ):
         if (found < 0).all() and (hint := known.mismatch(labels)):
             raise InvalidInputError(f"`{argument}` names no {whom}, but {examples(labels)}; expected such.{hint}")
+    lost = pairs.items[(users >= 0) & (codes < 0)].unique()
+    if argument == "candidates" and len(lost):
+        _warn_unknown(lost)
     kept = (users >= 0) & (codes >= 0)
     ones = np.ones(int(kept.sum()), dtype=np.float32)
     return to_csr(users[kept], codes[kept], ones, (len(asked), len(items)))[row_of]

@@ -222,6 +222,14 @@ def test_unknown_candidates_are_warned_of_where_the_user_called() -> None:
         answer = model.recommend([3], candidates=[10, 98, 99, 98])
     assert [str(warning.filename) for warning in caught] == [__file__]
     assert answer["item_id"].tolist() == [10]
+    # Of users who are not asked for nothing is said.
+    pairs = pd.DataFrame({"user_id": [3, 3, 4], "item_id": [10, 98, 99]})
+    with pytest.warns(
+        DataWarning, match="`candidates` names 1 items that are not in the catalogue: 98; they"
+    ) as caught:
+        answer = model.recommend([3], candidates=pairs)
+    assert [str(warning.filename) for warning in caught] == [__file__]
+    assert answer["item_id"].tolist() == [10]
 
 
 def test_unknown_exclusions_are_no_mistake() -> None:

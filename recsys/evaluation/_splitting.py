@@ -19,6 +19,7 @@ __all__ = [
     "Splitter",
     "check_integer",
     "check_numbers",
+    "check_seed",
     "check_share",
     "draw_entities",
     "draw_unmet",
@@ -166,14 +167,19 @@ def rounded_up(size: float, n: Rows) -> Rows:
 
 def seed_of(random_state: Any) -> int:
     """The number that, as `random_state`, repeats what follows."""
+    check_seed(random_state)
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def check_seed(random_state: Any) -> None:
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
         check_integer(random_state, "random_state", 0)
         if random_state > LARGEST_SEED:
             raise InvalidInputError(f"`random_state` is {random_state}; expected a number up to {LARGEST_SEED}.")
-        return int(random_state)
-    if random_state is not None and not isinstance(random_state, np.random.RandomState):
+    elif random_state is not None and not isinstance(random_state, np.random.RandomState):
         raise InvalidTypeError(f"`random_state` is {random_state!r}; expected a number, a RandomState or None.")
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def check_share(value: Any, name: str) -> None:

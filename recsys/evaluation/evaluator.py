@@ -25,6 +25,7 @@ from recsys.evaluation.scenario import Split, check_leaks
 from recsys.evaluation.statistics import bootstrap_interval
 from recsys.exceptions import (
     ColdStartWarning,
+    DataWarning,
     InvalidInputError,
     InvalidTypeError,
     RecsysWarning,
@@ -156,6 +157,11 @@ class Evaluator:
             none of the models, a split leaks, or every model fails. If a frame in place of a model meets several
             scenarios or seeds, or holds items twice, more than `k` of a user, unknown ids, scores that are not finite,
             or items that a user has or that are no candidates. A function that returns such a frame has failed.
+
+        Warns
+        -----
+        DataWarning
+            If a scenario samples so few candidates that lists of `k` hold them all: HR and Recall are 1 then.
         """
         self._check_arguments(models)
         X, times = self._rows(data)
@@ -164,14 +170,15 @@ class Evaluator:
         if not names.is_unique:
             raise InvalidInputError(
                 f"`splitters` gives several splits named {examples(names[names.duplicated()].get_level_values(0))}; "
-                f"expected one of each name a seed: pass more `seeds` instead of `n_splits`, and evaluate splitters of "
-                f"one kind apart."
+                f"expected one of each name a seed. Instead of `n_splits` pass more `seeds` to the Evaluator; of "
+                f"several splitters of one kind, give each an Evaluator of its own."
             )
         self._check(X, splits, times)
         known = {name: Vocabulary.from_values(_interactions(data)[name])[0] for name in ("user_id", "item_id")}
         for argument, features in _features(data, seed=0).items():
-            name = "user_id" if argument == "user_features" else "item_id"
-            known[name] = known[name].extend(features.resolve(name, argument)[0])
+            of_users = argument == "user_features"
+            name, part = ("user_id", "data.users") if of_users else ("item_id", "data.items")
+            known[name] = known[name].extend(features.resolve(name, part)[0])
         # Refused here, before any fit.
         attribute_groups(self.groups, _part(data, "users"), X["user_id"])
         models = {name: Given(model, known) if is_given(model) else model for name, model in models.items()}
@@ -308,6 +315,14 @@ class Evaluator:
             check_leaks(X, split, times)
             if not len(split.test):
                 raise InvalidInputError(f"Scenario {split.name!r} has no test rows; expected some: use more data.")
+            offered = split.candidates
+            if isinstance(offered, pd.DataFrame) and (n := int(offered["user_id"].value_counts().min())) <= self.k:
+                warnings.warn(
+                    f"Scenario {split.name!r} offers only {n} candidates to a user: lists of {self.k} hold them all, "
+                    f"and HR and Recall are 1 whatever the model; expected more than `k`: lower it, or offer more.",
+                    DataWarning,
+                    stacklevel=3,
+                )
 
     def _ask(self, model: Any, X: pd.DataFrame, split: Split) -> Any:
         return model.recommend(

@@ -19,6 +19,7 @@ from sklearn.utils import check_random_state
 from recsys.evaluation._splitting import (
     Splitter,
     check_integer,
+    check_seed,
     check_share,
     draw_unmet,
     n_unmet,
@@ -129,6 +130,7 @@ class LeaveLastOut(Splitter):
         check_integer(self.n_last, "n_last", 1)
         if self.n_negatives is not None:
             check_integer(self.n_negatives, "n_negatives", 1)
+        check_seed(self.random_state)
 
     @property
     def _needs_times(self) -> bool:

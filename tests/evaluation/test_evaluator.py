@@ -25,7 +25,7 @@ from recsys.evaluation import (
     paired_bootstrap,
 )
 from recsys.evaluation import evaluator as evaluator_module
-from recsys.exceptions import InvalidInputError, InvalidTypeError, RecsysWarning
+from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, RecsysWarning
 
 MODELS: dict[str, BaseRecommender] = {"Popularity": Popularity(), "EASE": EASE(l2=20.0)}
 
@@ -87,6 +87,23 @@ def test_sampled_metrics_rank_among_the_negatives_and_say_so(data: Any) -> None:
     assert 0 < values.mean() < 1
     with pytest.raises(InvalidInputError, match="Nothing was measured for scenario 'leave-last-out'"):
         found.values("leave-last-out", "sampled HR@3")
+
+
+def test_lists_that_hold_every_sampled_item_are_warned_of(data: Any) -> None:
+    evaluator = Evaluator([LeaveLastOut(n_negatives=9)], n_resamples=10)
+    message = r"'leave-last-out \(1 \+ 9 sampled\)' offers only 10 candidates to a user: lists of 10 hold them all"
+    with pytest.warns(DataWarning, match=message) as caught:
+        found = evaluator.evaluate(MODELS, data)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert found.per_user[["sampled HR@10", "sampled Recall@10"]].eq(1).all(axis=None)
+
+
+def test_sampled_items_that_a_model_does_not_know_are_warned_of() -> None:
+    interactions = pd.DataFrame({"user_id": [1, 1, 2, 2, 3, 3], "item_id": list("abacad"), "timestamp": [0, 1] * 3})
+    evaluator = Evaluator([LeaveLastOut(n_negatives=2)], k=2, n_resamples=10)
+    data = {"interactions": interactions, "users": None, "items": None}
+    with pytest.warns(DataWarning, match="`candidates` names 3 items that are not in the catalogue: '[bcd]', '[bcd]'"):
+        evaluator.evaluate({"Popularity": Popularity()}, data)
 
 
 def test_the_table_is_the_bootstrap_of_the_users(evaluation: Evaluation) -> None:
@@ -429,13 +446,20 @@ def test_a_split_by_time_asks_for_times(data: Any) -> None:
 def test_features_without_ids_are_refused(data: Any) -> None:
     users = data.users.drop(columns="user_id").sample(frac=1, random_state=1).reset_index(drop=True)
     nameless = {"interactions": data.interactions, "users": users, "items": None}
-    with pytest.raises(InvalidInputError, match="user_features"):
+    with pytest.raises(InvalidInputError, match=r"`data.users` has no column 'user_id' and its index only numbers the"):
         Evaluator([LeaveLastOut()], n_resamples=10).evaluate({"Popularity": Popularity()}, nameless)
+    doubled = {**nameless, "users": None, "items": pd.concat([data.items, data.items.head(1)])}
+    with pytest.raises(InvalidInputError, match=r"`data.items` has more than one row for 1 ids"):
+        Evaluator([LeaveLastOut()], n_resamples=10).evaluate({"Popularity": Popularity()}, doubled)
 
 
 @pytest.mark.parametrize("splitters", [[LeaveLastOut(), LeaveLastOut(n_last=2)], [RandomSplit(n_splits=2)]])
 def test_splits_of_one_name_are_refused(splitters: list[Any], data: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"`splitters` gives several splits named '(leave-last-out|random)'"):
+    message = (
+        r"`splitters` gives several splits named '(leave-last-out|random)'.* Instead of `n_splits` pass more `seeds` "
+        r"to the Evaluator; of several splitters of one kind, give each an Evaluator of its own"
+    )
+    with pytest.raises(InvalidInputError, match=message):
         Evaluator(splitters, n_resamples=10).evaluate({"Popularity": Popularity()}, data)
 
 
