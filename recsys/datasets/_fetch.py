@@ -18,7 +18,7 @@ import pooch
 
 from recsys.exceptions import DatasetError, InvalidTypeError
 
-__all__ = ["FETCH_ERRORS", "fetch_archive", "publish", "resolve_data_home", "unpack", "workspace"]
+__all__ = ["FETCH_ERRORS", "fetch_archive", "pooch_log", "publish", "resolve_data_home", "unpack", "workspace"]
 
 # What network, disk or a damaged archive raises: requests' exceptions are OSErrors, a bad checksum is a ValueError.
 FETCH_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -78,7 +78,7 @@ def fetch_archive(url: str, known_hash: str | None, folder: str, home: Path, *, 
     base, _, name = url.rpartition("/")
     with workspace(home, folder) as work:
         store = pooch.create(path=work, base_url=f"{base}/", registry={name: known_hash}, retry_if_failed=_RETRIES)
-        with ExitStack() as stack, _pooch_log(logging.INFO if verbose else logging.WARNING):
+        with ExitStack() as stack, pooch_log(verbose):
             # pooch leaves the connection of a download that breaks off open.
             def close_later(response: Any, **_: object) -> None:
                 stack.callback(response.close)
@@ -152,11 +152,14 @@ def _stays_inside(member: zipfile.ZipInfo) -> bool:
 
 
 @contextmanager
-def _pooch_log(level: int) -> Iterator[None]:
+def pooch_log(verbose: bool) -> Iterator[logging.Logger]:
+    """Lend the log on which pooch tells of downloads; unless `verbose` it shows warnings only."""
     logger = pooch.get_logger()
-    before = logger.level
-    logger.setLevel(level)
+    # Not the logger's own level: pooch's is in no tree of loggers, and keeps asking the level it had at first.
+    handler = logger.handlers[0]
+    before = handler.level
+    handler.setLevel(logging.INFO if verbose else logging.WARNING)
     try:
-        yield
+        yield logger
     finally:
-        logger.setLevel(before)
+        handler.setLevel(before)

@@ -14,7 +14,7 @@ import pandas as pd
 from recsys.datasets._fetch import publish, workspace
 from recsys.exceptions import DatasetError
 
-__all__ = ["ML_100K_GENRES", "PROVENANCE", "convert_wheel", "fetch_from_wheel"]
+__all__ = ["ML_100K_GENRES", "PROVENANCE", "REQUIREMENT", "convert_wheel", "fetch_from_wheel"]
 
 REQUIREMENT = "recbole==1.2.1"
 # SHA-256 of recbole-1.2.1-py3-none-any.whl as the index serves it. The wheel is only read, never installed or imported.

