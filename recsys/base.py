@@ -27,7 +27,7 @@ from recsys._state import (
     refuse_without_positives,
 )
 from recsys.evaluation.metrics import Hits, hit_matrix, ndcg
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import InvalidInputError, InvalidTypeError
 from recsys.features import EncodedFeatures, fit_features
 from recsys.interactions import PATHS, ContextRows, TrainingData, UserBatch, as_frame, read_pairs, read_target
 from recsys.topk import row_chunks, top_k_chunks
@@ -261,6 +261,8 @@ class BaseRecommender(EstimatorState):
         """
         check_is_fitted(self)
         k = read_k(k)
+        if not isinstance(exclude_seen, (bool, np.bool_)):
+            raise InvalidTypeError(f"`exclude_seen` is {exclude_seen!r}; expected True or False.")
         ids = as_ids(users, "users")
         batch, seen = self._batch(ids, user_features, interactions, context, on_cold)
         if on_cold == "features":

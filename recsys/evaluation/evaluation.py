@@ -20,6 +20,13 @@ OVERALL = "overall"
 SAMPLED = "sampled "
 
 
+def check_names(**names: Any) -> None:
+    """Refuse names that are not text."""
+    for argument, name in names.items():
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"`{argument}` is {name!r}; expected a name that stands in `table()`, as text.")
+
+
 @dataclass
 class Evaluation:
     """What an `Evaluator` found.
@@ -153,6 +160,7 @@ class Evaluation:
         -------
         list of str
         """
+        check_names(scenario=scenario)
         plain = dict.fromkeys(name.removeprefix(SAMPLED) for name in self.metrics)
         sampled = self.splits.loc[self.splits["scenario"] == scenario, "sampled"].any()
         return [SAMPLED + name for name in plain] if sampled else list(plain)
@@ -185,6 +193,7 @@ class Evaluation:
         InvalidInputError
             If nothing was measured by these names.
         """
+        check_names(model=model, other=other)
         values = self.values(scenario, metric, group)
         for name in (model, other):
             if name not in values:
@@ -218,6 +227,7 @@ class Evaluation:
         InvalidInputError
             If nothing was measured by these names.
         """
+        check_names(scenario=scenario, metric=metric, group=group)
         rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
         rows = rows[~self._failed(rows)]
         if metric not in self.metrics_in(scenario) or not len(rows):
@@ -237,7 +247,8 @@ class Evaluation:
         rows = pd.DataFrame(
             {
                 "metric": np.tile(metrics, len(by_model)),
-                "model": np.repeat(list(by_model), len(metrics)),
+                # As texts of NumPy, names would lose NULs at their end.
+                "model": pd.Index(list(by_model)).repeat(len(metrics)),
                 "n_users": len(users),
                 "mean": mean,
                 "low": low,

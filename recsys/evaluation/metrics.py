@@ -278,10 +278,12 @@ def _counts(hits: npt.ArrayLike, n_relevant: npt.ArrayLike) -> Codes:
 
 def discounted_gain(gains: Hits | Values, n_relevant: Codes, k: int) -> Values:
     """The gain at each of the first k ranks, discounted, over that of ``min(k, n)`` hits on top."""
-    discount = 1 / np.log2(np.arange(2, k + 2))
+    n = np.minimum(n_relevant, k)
+    # However large k is, no more ranks count than there are.
+    discount = 1 / np.log2(np.arange(2, int(n.max(initial=gains.shape[1])) + 2))
     # One running sum gives both gain and ideal, so that a perfect list scores 1 to the last bit.
     gain = total(gains * discount[: gains.shape[1]])
-    ideal: Values = np.cumsum(discount)[np.minimum(n_relevant, k) - 1]
+    ideal: Values = np.cumsum(discount)[n - 1]
     return gain / ideal
 
 

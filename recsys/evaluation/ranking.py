@@ -125,6 +125,9 @@ def read_names(metrics: Sequence[str]) -> list[str]:
 def _require_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
     if not isinstance(frame, pd.DataFrame):
         raise InvalidTypeError(f"`{name}` is a {type(frame).__name__}; expected a pandas DataFrame.")
+    twice = frame.columns[frame.columns.duplicated() & frame.columns.isin([*columns, "score"])]
+    if len(twice):
+        raise InvalidInputError(f"`{name}` has several columns {examples(twice)}; expected one: drop the others.")
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise InvalidInputError(
@@ -144,10 +147,9 @@ def read_cuts(k: int | Sequence[int]) -> list[int]:
 def _to_lists(
     recommendations: pd.DataFrame, users: Vocabulary, items: Vocabulary, k: int
 ) -> tuple[core.Codes, dict[str, int]]:
-    """Codes of the first k recommendations of each user, and how many users are on one side only."""
-    lists = np.full((len(users), k), -1, dtype=np.int64)
+    """Codes of the first recommendations of each user, k at most, and how many users are on one side only."""
     if not len(recommendations):
-        return lists, {"left_out": 0, "without_recommendations": len(users)}
+        return np.full((len(users), 1), -1, dtype=np.int64), {"left_out": 0, "without_recommendations": len(users)}
     asked, user = Vocabulary.from_values(recommendations["user_id"], "recommendations.user_id")
     offered, item = Vocabulary.from_values(recommendations["item_id"], "recommendations.item_id")
     for known, ours, column in ((users, asked, "user_id"), (items, offered, "item_id")):
@@ -163,6 +165,7 @@ def _to_lists(
     rank = _check_lists(recommendations, asked, user, offered, item)
     row, code = row_of[user], items.encode(offered.ids)[item]
     keep = (row >= 0) & (rank <= k)
+    lists = np.full((len(users), min(k, int(rank.max()))), -1, dtype=np.int64)
     lists[row[keep], rank[keep] - 1] = code[keep]
     found = int((row_of >= 0).sum())
     return lists, {"left_out": len(asked) - found, "without_recommendations": len(users) - found}

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.stats import norm
 from sklearn.utils import check_random_state
 
+from recsys.evaluation._splitting import check_seed
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 
 __all__ = [
@@ -217,7 +218,7 @@ def holm(pvalues: npt.ArrayLike) -> Values:
     >>> holm([0.01, 0.04, 0.03])
     array([0.03, 0.06, 0.06])
     """
-    p = np.asarray(pvalues, dtype=np.float64)
+    p = _numbers(pvalues, "pvalues")
     if p.ndim != 1:
         raise InvalidInputError(f"`pvalues` has shape {p.shape}; expected one value per test, shape (n_tests,).")
     bad = ~((p >= 0) & (p <= 1))
@@ -305,12 +306,20 @@ def _coin_flips(n: int, n_resamples: int, random_state: Any) -> Iterator[tuple[s
 
 
 def _generator(random_state: Any) -> np.random.Generator:
+    check_seed(random_state)
     return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _numbers(values: npt.ArrayLike, name: str) -> Values:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidTypeError(f"`{name}` holds what is no number: {error}; expected an array of numbers.") from error
 
 
 def _values(values: npt.ArrayLike, name: str) -> Values:
     """Per-user values as a checked table of shape (n_users, n_metrics)."""
-    array = np.asarray(values, dtype=np.float64)
+    array = _numbers(values, name)
     if array.ndim not in (1, 2) or not array.size:
         raise InvalidInputError(
             f"`{name}` has shape {array.shape}; expected one row per user: (n_users,) or (n_users, n_metrics)."
@@ -338,7 +347,7 @@ def _differences(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
                 f"`a` and `b` have the columns {examples(a.columns, 6)} and {examples(b.columns, 6)}; "
                 f"expected the same metrics in the same order."
             )
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    first, second = _numbers(a, "a"), _numbers(b, "b")
     if first.shape != second.shape:
         raise InvalidInputError(
             f"`a` has shape {first.shape} and `b` {second.shape}; expected the same users and metrics."

@@ -343,6 +343,11 @@ REQUESTS = {
         lambda m, w: m.recommend([1000], interactions=_clicks([1000, 1000], [1, 2], rating=[1, np.nan])),
         ("`interactions['rating']` must hold one finite number a row", "NaN"),
     ),
+    "exclude_seen as text": Refusal(
+        lambda m, w: m.recommend([1000], exclude_seen="no"),
+        ("`exclude_seen` is 'no'", "expected True or False"),
+        InvalidTypeError,
+    ),
     "one candidate": Refusal(
         lambda m, w: m.recommend([1000], candidates="3"),
         ("`candidates` is the single value '3'", "expected a list of ids", "pass ['3']"),

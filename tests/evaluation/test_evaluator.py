@@ -121,6 +121,13 @@ def test_the_table_is_the_bootstrap_of_the_users(evaluation: Evaluation) -> None
     assert line["n_users"].item() == len(ease)
 
 
+def test_names_may_end_in_any_character(data: Any) -> None:
+    found = Evaluator([LeaveLastOut()], baseline="a\0", n_resamples=10).evaluate(
+        {"a\0": Popularity(), "a": EASE()}, data
+    )
+    assert found.table()["model"].unique().tolist() == ["a\0", "a"]
+
+
 def test_the_baseline_is_compared_with_nobody(evaluation: Evaluation) -> None:
     table = evaluation.table()
     own = table[table["model"] == "Popularity"]
@@ -253,6 +260,11 @@ def test_every_seed_counts_where_the_split_has_none(data: Any) -> None:
 def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> None:
     with pytest.raises(InvalidInputError, match=r"Nothing was measured for model 'Nobody' .*; expected one of 'Pop"):
         evaluation.compare("Nobody", "EASE", "leave-last-out", "NDCG@10")
+    for position, argument in enumerate(("model", "other", "scenario", "metric", "group")):
+        names: list[Any] = ["EASE", "Popularity", "leave-last-out", "NDCG@10", "overall"]
+        names[position] = [names[position]]
+        with pytest.raises(InvalidTypeError, match=rf"`{argument}` is \['.*'\]; expected a name that stands in `table"):
+            evaluation.compare(*names)
     with pytest.raises(InvalidInputError, match="Nothing was measured for scenario 'last', metric 'NDCG@10'"):
         evaluation.compare("Content", "EASE", "last", "NDCG@10")
     with pytest.raises(InvalidInputError, match=r"Nothing was measured for .*, metric 'NDCG'"):

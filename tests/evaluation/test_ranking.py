@@ -166,12 +166,23 @@ def test_a_stranger_to_every_user_is_an_error() -> None:
         (frame([(1, 10, 1)], score=np.inf), "score` is not finite"),
         (frame([(1, 10, 1)], score="high"), "score` has dtype .*; expected numbers"),
         (frame([(None, 10, 1)]), "recommendations.user_id` has 1 null ids"),
+        (pd.concat([LISTS, LISTS["rank"]], axis=1), "`recommendations` has several columns 'rank'; expected one: drop"),
         (LISTS.drop(columns="rank"), "`recommendations` lacks 'rank'; expected the columns user_id, item_id, rank"),
     ],
 )
 def test_bad_recommendations_are_refused(lists: pd.DataFrame, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         ranking_metrics(lists, LIKED)
+
+
+def test_k_may_be_far_beyond_the_lists() -> None:
+    names = ["HR", "Recall", "NDCG", "MRR", "MAP"]
+    far, near = (ranking_metrics(LISTS, LIKED, k, names) for k in (10**9, 1000))
+    assert far.columns.tolist() == [f"{name}@1000000000" for name in names]
+    assert far["HR@1000000000"].any()
+    np.testing.assert_array_equal(far, near)
+    nothing = ranking_metrics(LISTS.iloc[:0], LIKED, 10**9, names)
+    assert nothing.eq(0).all(axis=None)
 
 
 def test_bad_relevant_is_refused() -> None:

@@ -216,6 +216,16 @@ def test_bad_values_are_refused(values: Any, message: str) -> None:
 def test_bad_parameters_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="`confidence` is 95; expected a number between 0 and 1"):
         bootstrap_interval([0.1, 0.2], confidence=95)
+    words: Any = ["0.5", "half"]
+    for call in (bootstrap_interval, holm, lambda values: paired_bootstrap(values, [1.0, 2.0])):
+        with pytest.raises(
+            InvalidTypeError, match=r"` holds what is no number: .*'half'; expected an array of numbers"
+        ):
+            call(words)
+    with pytest.raises(InvalidTypeError, match=r"`b` holds what is no number: .*'half'; expected an array of numbers"):
+        randomisation_test([1.0, 2.0], words)
+    with pytest.raises(InvalidTypeError, match="`random_state` is 'junk'; expected a number, a RandomState or None"):
+        bootstrap_interval([1.0, 2.0], random_state="junk")
     with pytest.raises(InvalidInputError, match="`n_resamples` is 0; expected a positive integer"):
         bootstrap_interval([0.1, 0.2], n_resamples=0)
     many: Any = 5e3
