@@ -180,4 +180,12 @@ def _read_pair_frame(frame: Any, argument: str, names: tuple[str, str]) -> Pairs
     if not len(frame):
         return None
     named = all(name in frame.columns for name in names)
+    misplaced = [
+        name for name, other in zip(names, frame.columns, strict=False) if name != other and name in frame.columns
+    ]
+    if misplaced and not named:
+        raise InvalidInputError(
+            f"`{argument}` has the columns {examples(frame.columns)}, of which {examples(misplaced)} is not in the "
+            f"place that it had in fit; expected {examples(names)}, or users first and items second: rename yours."
+        )
     return read_pairs(frame[list(names)] if named else frame.iloc[:, :2], argument)

@@ -196,7 +196,7 @@ class BaseRecommender(EstimatorState):
         item_features : DataFrame or FeatureTable, default=None
             Features of items that are not in the catalogue; those of the others stay as they are.
         interactions : DataFrame, default=None
-            Interactions that happened after `fit`, users in column 0 and items in column 1.
+            Interactions that happened after `fit`, as in `recommend`.
 
         Returns
         -------
@@ -232,12 +232,12 @@ class BaseRecommender(EstimatorState):
         user_features : DataFrame or FeatureTable, default=None
             Features of new users, or newer ones of known users.
         interactions : DataFrame, default=None
-            Interactions since `fit`: users in column 0, items in column 1 (or named as in `fit`). A column ``rating``
-            is read like `y`; without it every row is a positive.
+            Interactions since `fit`: columns named as in `fit`, or else users in column 0, items in column 1. A column
+            ``rating`` is read like `y`; without it every row is a positive.
         context : DataFrame of n_users rows or dict, default=None
             Context columns; a dict holds for every user. None: unknown.
         candidates, exclude : array-like of item ids, or DataFrame, default=None
-            Items that alone may, or may not, be recommended: to everyone, or pair by pair (user, item).
+            Items that alone may, or may not, be recommended: to everyone, or pair by pair, as in `interactions`.
         exclude_seen : bool, default=True
             Leave out what a user has interacted with, in `fit` or in `interactions`.
         on_cold : {"features", "popular", "raise"}, default="features"
@@ -249,8 +249,8 @@ class BaseRecommender(EstimatorState):
         Returns
         -------
         DataFrame
-            Columns ``user_id``, ``item_id``, ``score``, ``rank`` (from 1) and ``path``, which says how the user was
-            answered: "hot", "few-shot", "warm" or "cold".
+            Columns ``user_id`` and ``item_id``, whatever they are called in `X`, ``score``, ``rank`` (from 1) and
+            ``path``, which says how the user was answered: "hot", "few-shot", "warm" or "cold".
 
         Raises
         ------

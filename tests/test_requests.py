@@ -214,6 +214,16 @@ def test_frames_are_pairs(read: Any) -> None:
     assert pairs.toarray().tolist() == [[0, 0, 0]] * 4
 
 
+@pytest.mark.parametrize("columns", [["item_id", "who"], ["when", "user_id"], ["what", "user_id"]])
+def test_a_name_of_fit_in_another_place_is_refused(columns: list[str]) -> None:
+    frame = pd.DataFrame([USERS[:1].tolist() * 2], columns=columns)
+    frame["further"] = 1
+    with pytest.raises(
+        InvalidInputError, match="is not in the place that it had in fit; expected 'user_id', 'item_id', or"
+    ):
+        excluded_items(frame, ITEMS, USERS)
+
+
 def test_unknown_candidates_are_warned_of_where_the_user_called() -> None:
     model = Popularity().fit(pd.DataFrame({"user_id": [1, 2], "item_id": [10, 11]}))
     with pytest.warns(
