@@ -184,13 +184,13 @@ def test_a_function_that_answers_badly_has_failed(data: Any) -> None:
         return None
 
     models = {"Popularity": Popularity(), "Unasked": unasked, "Nothing": nothing}
-    evaluator = Evaluator([LeaveLastOut(n_negatives=2)], n_resamples=10)
+    evaluator = Evaluator([LeaveLastOut(n_negatives=2)], k=2, n_resamples=10)
     with pytest.warns(RecsysWarning, match="failed in"):
         found = evaluator.evaluate(models, data)
     errors = found.failures.set_index("model")["error"]
     assert re.match(r"InvalidInputError: `recommendations` has \d+ items that the user has in", errors["Unasked"])
     assert errors["Nothing"].startswith("InvalidTypeError: `recommendations` is of type NoneType; expected a DataFrame")
-    assert set(found.values("leave-last-out (1 + 2 sampled)", "sampled HR@10")) == {"Popularity"}
+    assert set(found.values("leave-last-out (1 + 2 sampled)", "sampled HR@2")) == {"Popularity"}
 
 
 def test_only_candidates_may_be_recommended(data: Any) -> None:

@@ -50,7 +50,7 @@ def data() -> Any:
 
 @pytest.fixture(scope="module")
 def evaluation(data: Any) -> Evaluation:
-    splitters = [RandomSplit(test_size=0.3), UserColdSplit(k=(2,)), LeaveLastOut(n_negatives=9)]
+    splitters = [RandomSplit(test_size=0.3), UserColdSplit(k=(2,)), LeaveLastOut(n_negatives=11)]
     evaluator = Evaluator(splitters, seeds=(0, 1), groups=["popularity", "history", "gender"], n_resamples=50)
     return evaluator.evaluate({"Popularity": Popularity(), "EASE": EASE(l2=20.0)}, data)
 
@@ -159,7 +159,7 @@ def test_hits_of_the_thirds_add_up(data: Any, evaluation: Evaluation) -> None:
 
 
 def test_further_groups_change_no_other(data: Any, evaluation: Evaluation) -> None:
-    splitters = [RandomSplit(test_size=0.3), UserColdSplit(k=(2,)), LeaveLastOut(n_negatives=9)]
+    splitters = [RandomSplit(test_size=0.3), UserColdSplit(k=(2,)), LeaveLastOut(n_negatives=11)]
     plain = Evaluator(splitters, seeds=(0, 1), n_resamples=50).evaluate(
         {"Popularity": Popularity(), "EASE": EASE(l2=20.0)}, data
     )
