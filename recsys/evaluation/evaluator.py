@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Real
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,10 @@ from recsys._requests import read_k
 from recsys.base import BaseRecommender
 from recsys.evaluation._given import Given, check_frames, is_given
 from recsys.evaluation._groups import attribute_groups, check_groups, row_groups
+from recsys.evaluation._processes import memory, reset_peak, told
+from recsys.evaluation._runs import Fitted, Runs, Splits
 from recsys.evaluation._splitting import LARGEST_SEED, check_numbers
+from recsys.evaluation._store import Store
 from recsys.evaluation.evaluation import SAMPLED, Evaluation
 from recsys.evaluation.ranking import ranking_metrics
 from recsys.evaluation.scenario import Split, check_leaks
@@ -28,7 +31,6 @@ from recsys.exceptions import (
     DataWarning,
     InvalidInputError,
     InvalidTypeError,
-    RecsysWarning,
     did_you_mean,
     examples,
 )
@@ -38,22 +40,8 @@ from recsys.vocabulary import Vocabulary
 __all__ = ["Evaluator"]
 
 
-class _Found(NamedTuple):
-    """What has been found so far."""
-
-    per_user: list[pd.DataFrame]
-    costs: list[dict[str, Any]]
-    failures: list[dict[str, Any]]
-
-
-class _Fitted(NamedTuple):
-    """A model and what its fit cost, or why there is none."""
-
-    digest: tuple[int, bytes]
-    model: BaseRecommender | None
-    seconds: float
-    peak_mib: float
-    error: str
+# Results do not depend on these, or by the splits alone.
+_NO_PART_OF_A_RESULT = {"splitters", "seeds", "baseline", "n_resamples", "confidence", "verbose", "n_jobs", "store"}
 
 
 class Evaluator:
@@ -69,6 +57,10 @@ class Evaluator:
     whose user or item is new ("cold-start"). Where users rank a few items each, as with `LeaveLastOut(n_negatives=99)`,
     metrics are called "sampled NDCG@10" and so on. A model that raises an error is told of in a warning and the others
     go on; where it failed, its row of the table says why.
+
+    With a `store`, a run that was interrupted goes on where it was when it is started again: a result is taken from
+    there if the rows, the features, the split, the model with its parameters, the code of this package and of the
+    model's class, versions and hardware are the same, and computed otherwise. Failures are tried again.
 
     Parameters
     ----------
@@ -94,6 +86,12 @@ class Evaluator:
         Of the intervals.
     verbose : bool, default=False
         Show a progress bar.
+    n_jobs : int, default=None
+        Processes that models are run in, as in scikit-learn; None: in this one. Results are the same bit for bit, as
+        each process has as many threads for linear algebra as this one: where that makes more of them than cores, start
+        Python with ``OMP_NUM_THREADS=1``. Costs are those of the process; beside others a fit takes longer.
+    store : path-like, default=None
+        A directory for what each model found in each split, written as soon as it is known.
 
     Examples
     --------
@@ -119,6 +117,8 @@ class Evaluator:
         n_resamples: int = 5000,
         confidence: float = 0.95,
         verbose: bool = False,
+        n_jobs: int | None = None,
+        store: str | os.PathLike[str] | None = None,
     ) -> None:
         self.splitters = splitters
         self.k = k
@@ -130,6 +130,8 @@ class Evaluator:
         self.n_resamples = n_resamples
         self.confidence = confidence
         self.verbose = verbose
+        self.n_jobs = n_jobs
+        self.store = store
 
     def evaluate(self, models: Mapping[str, Any], data: Any) -> Evaluation:
         """Fit and judge the models.
@@ -157,6 +159,8 @@ class Evaluator:
             none of the models, a split leaks, or every model fails. If a frame in place of a model meets several
             scenarios or seeds, or holds items twice, more than `k` of a user, unknown ids, scores that are not finite,
             or items that a user has or that are no candidates. A function that returns such a frame has failed.
+        PersistenceError
+            If the store cannot be written, or what it holds was damaged.
 
         Warns
         -----
@@ -179,24 +183,20 @@ class Evaluator:
             of_users = argument == "user_features"
             name, part = ("user_id", "data.users") if of_users else ("item_id", "data.items")
             known[name] = known[name].extend(features.resolve(name, part)[0])
-        # Refused here, before any fit.
-        attribute_groups(self.groups, _part(data, "users"), X["user_id"])
+        attributes = attribute_groups(self.groups, _part(data, "users"), X["user_id"])
         models = {name: Given(model, known) if is_given(model) else model for name, model in models.items()}
         check_frames(models, X, [split for _, split in splits], self._ask)
-        found = _Found([], [], [])
-        with self._progress(len(splits) * len(models)) as progress:
-            for name, template in models.items():
-                self._judge(name, template, X, splits, data, found, progress)
-        if not found.per_user:
-            raise InvalidInputError(f"Every model failed, the first with {found.failures[0]['error']}")
-        table = pd.concat(found.per_user, ignore_index=True)
+        per_user, costs, failures = self._judge(models, X, splits, data, attributes)
+        if not per_user:
+            raise InvalidInputError(f"Every model failed, the first with {failures[0]['error']}")
+        table = pd.concat(per_user, ignore_index=True)
         first = ["scenario", "seed", "group", "model", "user_id"]
         metrics = [column for column in table.columns if column not in first]
         return Evaluation(
             table[first + metrics],
-            pd.DataFrame(found.costs),
+            pd.DataFrame(costs),
             _describe(splits),
-            pd.DataFrame(found.failures, columns=["scenario", "seed", "model", "error"]),
+            pd.DataFrame(failures, columns=["scenario", "seed", "model", "error"]),
             self.baseline,
             self.n_resamples,
             self.confidence,
@@ -205,36 +205,36 @@ class Evaluator:
 
     def _judge(
         self,
-        name: str,
-        template: BaseRecommender,
+        models: Mapping[str, Any],
         X: pd.DataFrame,
-        splits: list[tuple[int, Split]],
+        splits: Splits,
         data: Any,
-        found: _Found,
-        progress: Any,
-    ) -> None:
-        """One model in every scenario; where it fails the others go on."""
-        fitted: _Fitted | None = None
-        attributes = attribute_groups(self.groups, _part(data, "users"), X["user_id"])
-        for seed, split in splits:
-            progress.set_description(f"{name}, {split.name}, seed {seed}")
-            digest = seed, split.train.tobytes()
-            identity: dict[str, Any] = {"scenario": split.name, "seed": seed, "model": name}
-            if fitted is None or fitted.digest != digest:
-                fitted = _fit(template, X.iloc[split.train], data, seed, digest)
-            error = fitted.error
-            if fitted.model is not None:
-                try:
-                    per_user, cost = self._run(fitted.model, X, split, attributes)
-                    found.per_user.append(per_user.assign(**identity))
-                    peak = max(fitted.peak_mib, cost.pop("peak_mib"))
-                    found.costs.append({**identity, "fit_seconds": fitted.seconds, "peak_mib": peak, **cost})
-                except Exception as raised:  # noqa: BLE001 - it is told, in a warning and in the table
-                    error = _told(raised)
-            if error:
-                found.failures.append({**identity, "error": error})
-                warnings.warn(f"{name} failed in {split.name}, seed {seed}: {error}", RecsysWarning, stacklevel=3)
-            progress.update()
+        attributes: dict[str, pd.Series],
+    ) -> tuple[list[pd.DataFrame], list[dict[str, Any]], list[dict[str, Any]]]:
+        """Metrics and costs of every model in every scenario, and failures, model after model."""
+        parts = {name: _part(data, name) for name in ("users", "items")}
+        store = None if self.store is None else Store(self.store, self._settings(), {"interactions": X, **parts})
+        ask = partial(self._run, attributes=attributes)
+        runs = Runs(X, splits, partial(_fit, data=parts), ask, store, self.n_jobs)
+        outcomes = runs.outcomes(models, self._progress)
+        per_user: list[pd.DataFrame] = []
+        costs: list[dict[str, Any]] = []
+        failures: list[dict[str, Any]] = []
+        for name in models:
+            for number, (seed, split) in enumerate(splits):
+                outcome = outcomes[name, number]
+                identity: dict[str, Any] = {"scenario": split.name, "seed": seed, "model": name}
+                if outcome.per_user is None:
+                    failures.append({**identity, "error": outcome.error})
+                else:
+                    per_user.append(outcome.per_user.assign(**identity))
+                    costs.append({**identity, **(outcome.cost or {})})
+        return per_user, costs, failures
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides over a result, besides models, rows and splits."""
+        chosen = {name: value for name, value in vars(self).items() if name not in _NO_PART_OF_A_RESULT}
+        return {**chosen, "metrics": list(self.metrics)}
 
     def _check_arguments(self, models: Any) -> None:
         """Refuse what would fail after hours of work."""
@@ -268,6 +268,10 @@ class Evaluator:
         if self.min_rating is not None and not isinstance(self.min_rating, Real):
             raise InvalidTypeError(f"`min_rating` is {self.min_rating!r}; expected a number, such as 4, or None.")
         check_groups(self.groups)
+        if self.n_jobs is not None and (isinstance(self.n_jobs, bool) or not isinstance(self.n_jobs, Integral)):
+            raise InvalidTypeError(f"`n_jobs` is {self.n_jobs!r}; expected a whole number, such as 2, or None.")
+        if self.n_jobs == 0:
+            raise InvalidInputError("`n_jobs` is 0; expected a number of processes, -1 for one a core, or None.")
         read_k(self.k)
         # A try with a list of one.
         one = pd.DataFrame({"user_id": [0], "item_id": [0], "rank": [1]})
@@ -301,8 +305,8 @@ class Evaluator:
                 )
         return interactions[["user_id", "item_id"]], interactions.get("timestamp")
 
-    def _splits(self, X: pd.DataFrame, times: pd.Series | None) -> list[tuple[int, Split]]:
-        found: list[tuple[int, Split]] = []
+    def _splits(self, X: pd.DataFrame, times: pd.Series | None) -> Splits:
+        found: Splits = []
         for seed in self.seeds:
             for splitter in self.splitters:
                 if hasattr(splitter, "random_state"):
@@ -310,7 +314,7 @@ class Evaluator:
                 found.extend((seed, split) for split in splitter.splits(X, groups=times))
         return found
 
-    def _check(self, X: pd.DataFrame, splits: list[tuple[int, Split]], times: pd.Series | None) -> None:
+    def _check(self, X: pd.DataFrame, splits: Splits, times: pd.Series | None) -> None:
         for _, split in splits:
             check_leaks(X, split, times)
             if not len(split.test):
@@ -333,10 +337,10 @@ class Evaluator:
             candidates=split.candidates,
         )
 
-    def _progress(self, total: int) -> Any:
+    def _progress(self, total: int, initial: int) -> Any:
         from tqdm import tqdm
 
-        return tqdm(total=total, disable=not self.verbose)
+        return tqdm(total=total, initial=initial, disable=not self.verbose)
 
     def _run(
         self, model: BaseRecommender, X: pd.DataFrame, split: Split, attributes: dict[str, pd.Series]
@@ -344,12 +348,12 @@ class Evaluator:
         """Ask for the users of the test rows, and judge what comes, group by group."""
         test = X.iloc[split.test]
         users = test["user_id"].unique()
-        _reset_peak()
-        before, started = _memory("VmRSS"), time.perf_counter()
+        reset_peak()
+        before, started = memory("VmRSS"), time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ColdStartWarning)
             lists = self._ask(model, X, split)
-        seconds, peak = time.perf_counter() - started, _memory("VmHWM") - before
+        seconds, peak = time.perf_counter() - started, memory("VmHWM") - before
         parts = []
         for group, rows in row_groups(self.groups, X.iloc[split.train], test, X.iloc[split.revealed], attributes):
             asked = lists[lists["user_id"].isin(rows["user_id"])]
@@ -414,25 +418,21 @@ def _features(data: Any, seed: int) -> dict[str, FeatureTable]:
     return found
 
 
-def _fit(template: BaseRecommender, X: pd.DataFrame, data: Any, seed: int, digest: tuple[int, bytes]) -> _Fitted:
+def _fit(template: BaseRecommender, X: pd.DataFrame, seed: int, data: Any) -> Fitted:
     train, features = _in_random_order(X, seed), _features(data, seed)
-    _reset_peak()
-    before, started = _memory("VmRSS"), time.perf_counter()
+    reset_peak()
+    before, started = memory("VmRSS"), time.perf_counter()
     try:
         model = clone(template)
         if "random_state" in model.get_params():
             model.set_params(random_state=seed)
         model.fit(train, **features)
     except Exception as raised:  # noqa: BLE001 - it is told, in a warning and in the table
-        return _Fitted(digest, None, float("nan"), float("nan"), _told(raised))
-    return _Fitted(digest, model, time.perf_counter() - started, _memory("VmHWM") - before, "")
+        return Fitted(None, float("nan"), float("nan"), told(raised))
+    return Fitted(model, time.perf_counter() - started, memory("VmHWM") - before, "")
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _describe(splits: list[tuple[int, Split]]) -> pd.DataFrame:
+def _describe(splits: Splits) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -447,19 +447,3 @@ def _describe(splits: list[tuple[int, Split]]) -> pd.DataFrame:
             for seed, split in splits
         ]
     )
-
-
-def _reset_peak() -> None:
-    """Let Linux count the peak of this process's memory anew; elsewhere there is no such count."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _memory(field_name: str) -> float:
-    """Memory of this process in MiB, as Linux counts it; NaN elsewhere."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return float("nan")
-    lines = [line.split() for line in status.splitlines() if line.startswith(f"{field_name}:")]
-    return float(lines[0][1]) / 1024 if lines else float("nan")
