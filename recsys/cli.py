@@ -1,0 +1,247 @@
+"""What the command line does: ``recsys evaluate`` judges models on rows of your own.
+
+::
+
+    recsys evaluate ratings.csv --items films.csv --model EASE --model ContentEASE --scenario item-cold
+
+Only typer is imported before there is something to do, so help comes at once. Whatever a user can mend is one sentence
+and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recsys.exceptions import InvalidInputError, RecsysError, RecsysWarning, did_you_mean, examples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["app"]
+
+MODELS = (
+    "Popularity",
+    "DemographicKNN",
+    "ContentKNN",
+    "MatrixFactorization",
+    "AutoRec",
+    "DeepFM",
+    "LightGBMRecommender",
+    "EASE",
+    "ContentEASE",
+    "ContrastiveRecommender",
+)
+DEFAULT_MODELS = ("Popularity", "MatrixFactorization", "EASE", "ContentEASE", "ContrastiveRecommender")
+# The splitter of each scenario, and what is not its default.
+SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
+    "leave-last-out": ("LeaveLastOut", {}),
+    "random": ("RandomSplit", {}),
+    "time": ("GlobalTimeSplit", {}),
+    "user-cold": ("UserColdSplit", {}),
+    "item-cold": ("ItemColdSplit", {"hot_test_size": 0.1}),
+    "both-cold": ("BothColdSplit", {}),
+    "sparse": ("SparseSubset", {}),
+}
+BASELINE = "Popularity"
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _recsys() -> None:
+    """Recommendations for new users and new items."""
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="CSV or Parquet file: a row for each time that a user met an item.")],
+    users: Annotated[Path | None, typer.Option(help="CSV or Parquet file of what is known of users.")] = None,
+    items: Annotated[Path | None, typer.Option(help="CSV or Parquet file of what is known of items.")] = None,
+    user_column: Annotated[str | None, typer.Option(help="Of user ids; else user_id or user.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Of item ids; else item_id or item.")] = None,
+    rating_column: Annotated[str | None, typer.Option(help="Of ratings; else rating, if it is there.")] = None,
+    timestamp_column: Annotated[
+        str | None, typer.Option(help="Of times, as numbers or dates; else timestamp, if it is there.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(MODELS)}; again for more. Without: {', '.join(DEFAULT_MODELS)}."),
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"One of {', '.join(SCENARIOS)}; again for more. Without: leave-last-out (random, where there are no "
+            f"times), user-cold and item-cold."
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 1,
+    min_rating: Annotated[float | None, typer.Option(help="Rows that are rated below are left out.")] = None,
+    n_jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = 1,
+    store: Annotated[
+        Path | None, typer.Option(help="Directory that keeps results, so that an interrupted run goes on.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Directory for report.html and report.json.")] = Path("recsys-report"),
+    title: Annotated[str | None, typer.Option(help="Of the report; else the name of the file.")] = None,
+) -> None:
+    """Say which model recommends best on rows of your own, and how sure that is.
+
+    Prints a table a scenario as Markdown and writes a page and a JSON file. Popularity is always among the models: the
+    others are compared with it. Ids are read as text. A pair of user and item counts once, when it is there first.
+    """
+    with _told_plainly():
+        asked = {"user": user_column, "item": item_column, "rating": rating_column, "timestamp": timestamp_column}
+        models, chosen = _models(model), _chosen(scenario, SCENARIOS, "scenario")
+        output.mkdir(parents=True, exist_ok=True)
+        if find_spec("jinja2") is None:
+            raise InvalidInputError("The report needs Jinja2, which is not installed: pip install 'recsys[cli]'.")
+        rows, n_repeated = _interactions(data, asked, min_rating)
+        known = {
+            "users": None if users is None else _features(users, "user", user_column),
+            "items": None if items is None else _features(items, "item", item_column),
+        }
+        first = "leave-last-out" if "timestamp" in rows else "random"
+        splitters = [_splitter(name) for name in chosen or (first, "user-cold", "item-cold")]
+        evaluation = import_module("recsys.evaluation")
+        evaluator = evaluation.Evaluator(
+            splitters, k=k, seeds=range(seeds), min_rating=min_rating, n_jobs=n_jobs, store=store, verbose=True
+        )
+        found = evaluator.evaluate(models, {"interactions": rows, **known})
+        notes = f"{len(rows):,} rows of {data.name}."
+        if n_repeated:
+            notes += f" Left out: {n_repeated:,} rows of pairs of user and item that were there before."
+        if min_rating is not None:
+            notes += f" Rows rated below {min_rating:g} do not count."
+        report = evaluation.Report(found, title=data.name if title is None else title, notes=notes)
+        report.to_json(output / "report.json")
+        report.to_html(output / "report.html")
+        typer.echo(report.to_markdown())
+        typer.echo(f"Written: {output / 'report.html'} and {output / 'report.json'}", err=True)
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Errors that a user can mend as one line and exit code 2, and warnings as a line."""
+
+    def show(message: Any, *_: Any) -> None:
+        from tqdm import tqdm
+
+        # On a line of its own, above the progress bar.
+        tqdm.write(f"Warning: {_one_line(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RecsysWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        except (RecsysError, OSError) as error:
+            typer.echo(f"Error: {_one_line(error)}", err=True)
+            raise typer.Exit(2) from error
+
+
+def _one_line(message: Any) -> str:
+    return " ".join(str(message).split())
+
+
+def _chosen(names: list[str] | None, known: Any, option: str) -> list[str]:
+    """The names that were asked for, each once."""
+    found = list(dict.fromkeys(names or []))
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise InvalidInputError(f"--{option} is {unknown[0]!r}, which is unknown. {did_you_mean(unknown[0], known)}")
+    return found
+
+
+def _models(names: list[str] | None) -> dict[str, Any]:
+    chosen = _chosen(names, MODELS, "model") or list(DEFAULT_MODELS)
+    package = import_module("recsys")
+    return {name: getattr(package, name)() for name in dict.fromkeys([BASELINE, *chosen])}
+
+
+def _splitter(scenario: str) -> Any:
+    name, options = SCENARIOS[scenario]
+    return getattr(import_module("recsys.evaluation"), name)(**options)
+
+
+def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | None) -> tuple[pd.DataFrame, int]:
+    """The rows as an evaluator takes them, without repeated pairs, and how many of those there were."""
+    import pandas as pd
+
+    frame = _read(file, ["user", "item"], asked)
+    columns = {part: _column(frame, part, asked[part], file) for part in ("user", "item")}
+    for part in ("rating", "timestamp"):
+        if asked[part] is not None or part in frame.columns:
+            columns[part] = _column(frame, part, asked[part], file)
+    rows = pd.DataFrame({_name(part): frame[column] for part, column in columns.items()})
+    for part in ("user_id", "item_id"):
+        rows[part] = _as_text(rows[part])
+    if not len(rows):
+        raise InvalidInputError(f"{file} has no rows; expected some.")
+    times = rows.get("timestamp")
+    if times is not None and not pd.api.types.is_numeric_dtype(times.dtype):
+        try:
+            rows["timestamp"] = pd.to_datetime(times)
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"Column {columns['timestamp']!r} of {file} holds what is no time ({error}); expected numbers or dates."
+            ) from error
+    ordered = rows if times is None else rows.sort_values("timestamp", kind="stable")
+    # A rating that does not count hides none that does.
+    counts = ordered["rating"] >= min_rating if min_rating is not None and "rating" in rows else True
+    repeated = ordered.assign(_counts=counts).duplicated(["user_id", "item_id", "_counts"])
+    kept = rows.loc[ordered.index[~repeated].sort_values()].reset_index(drop=True)
+    return kept, int(repeated.sum())
+
+
+def _features(file: Path, part: str, asked: str | None) -> pd.DataFrame:
+    frame = _read(file, [part], {part: asked})
+    column = _column(frame, part, asked, file)
+    renamed = frame.rename(columns={column: _name(part)})
+    renamed[_name(part)] = _as_text(renamed[_name(part)])
+    return renamed
+
+
+def _name(part: str) -> str:
+    return f"{part}_id" if part in ("user", "item") else part
+
+
+def _column(frame: pd.DataFrame, part: str, asked: str | None, file: Path) -> str:
+    """The column of ids, ratings or times."""
+    names = [asked] if asked is not None else list(dict.fromkeys([_name(part), part]))
+    for name in names:
+        if name in frame.columns:
+            return name
+    expected = " or ".join(map(repr, names))
+    raise InvalidInputError(
+        f"{file} has no column {expected}, only {examples(frame.columns, 6)}; expected one: name yours with "
+        f"--{part}-column."
+    )
+
+
+def _read(file: Path, ids: list[str], asked: dict[str, str | None]) -> pd.DataFrame:
+    """A file as a frame; columns of ids as text, where the file does not say what they are."""
+    import pandas as pd
+
+    text = {name: str for part in ids for name in (asked[part], _name(part), part) if name is not None}
+    try:
+        if file.suffix in (".parquet", ".pq"):
+            return pd.read_parquet(file)
+        if file.suffix in (".csv", ".tsv"):
+            return pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=text)
+    except (ValueError, ImportError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}; expected a table with a line of names.") from error
+    raise InvalidInputError(f"{file} is of an unknown kind; expected a name that ends in .csv, .tsv or .parquet.")
+
+
+def _as_text(ids: pd.Series) -> pd.Series:
+    """Ids as text, so that those of a CSV file match those of a Parquet file; missing ones stay so."""
+    return ids.astype(str).where(ids.notna())
