@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -95,7 +98,10 @@ def _pool(function: Callable[[Any], Iterable[Any]], n_processes: int) -> Iterato
     from joblib.externals.loky import ProcessPoolExecutor
 
     threads = {library["filepath"]: library["num_threads"] for library in ThreadpoolController().info()}
-    pool = ProcessPoolExecutor(n_processes, initializer=_prepare, initargs=(function, threads, warnings.filters))
+    # What a process is to be like.
+    pool = ProcessPoolExecutor(
+        n_processes, initializer=_prepare, initargs=(function, threads, warnings.filters, os.getpid())
+    )
     try:
         yield pool
     finally:
@@ -110,14 +116,22 @@ def _as_completed(futures: Iterable[Any]) -> Iterator[Any]:
     return found
 
 
-def _prepare(function: Callable[[Any], list[Any]], threads: dict[str, int], filters: Any) -> None:
-    """Make a new process like the one that started it."""
+def _prepare(function: Callable[[Any], list[Any]], threads: dict[str, int], filters: Any, parent: int) -> None:
+    """Make a new process like the one that started it, and let it end with that."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     warnings.resetwarnings()
     warnings.filters = filters
     for library in ThreadpoolController().lib_controllers:
         if library.filepath in threads:
             library.set_num_threads(threads[library.filepath])
     _OWN["function"] = function
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent was killed; Windows, which tells no such thing, leaves it waiting."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _run(task: Any) -> list[Any]:

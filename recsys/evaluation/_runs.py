@@ -16,6 +16,7 @@ from recsys.evaluation._processes import run_tasks, told
 from recsys.evaluation._store import Store
 from recsys.evaluation.scenario import Split
 from recsys.exceptions import RecsysWarning
+from recsys.vocabulary import Vocabulary
 
 __all__ = ["Fitted", "Outcome", "Runs", "Splits"]
 
@@ -155,4 +156,4 @@ class Runs:
             yield Outcome(number, per_user, cost)
 
     def _users(self, split: Split) -> pd.Index:
-        return pd.Index(self.X["user_id"].iloc[split.test].unique(), tupleize_cols=False)
+        return Vocabulary.from_values(self.X["user_id"].iloc[split.test])[0].ids
