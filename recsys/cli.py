@@ -74,13 +74,16 @@ def evaluate(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help=f"One of {', '.join(MODELS)}; again for more. Without: {', '.join(DEFAULT_MODELS)}."),
+        typer.Option(
+            metavar="NAME", help=f"One of {', '.join(MODELS)}; again for more. Without: {', '.join(DEFAULT_MODELS)}."
+        ),
     ] = None,
     scenario: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help=f"One of {', '.join(SCENARIOS)}; again for more. Without: leave-last-out (random, where there are no "
-            f"times), user-cold and item-cold."
+            f"times), user-cold and item-cold.",
         ),
     ] = None,
     k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
@@ -140,7 +143,8 @@ def _told_plainly() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", RecsysWarning)
-        warnings.showwarning = show
+        # The rest of what it is called with is of no use to a user.
+        warnings.showwarning = show  # type: ignore[assignment]
         try:
             yield
         except (RecsysError, OSError) as error:
@@ -231,6 +235,8 @@ def _read(file: Path, ids: list[str], asked: dict[str, str | None]) -> pd.DataFr
     """A file as a frame; columns of ids as text, where the file does not say what they are."""
     import pandas as pd
 
+    if not file.is_file():
+        raise InvalidInputError(f"There is no file {file}; expected a CSV or Parquet file: check the name.")
     text = {name: str for part in ids for name in (asked[part], _name(part), part) if name is not None}
     try:
         if file.suffix in (".parquet", ".pq"):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 from hypothesis import settings
 
@@ -18,6 +19,9 @@ IN_CI = os.environ.get("CI", "").lower() == "true"
 # A shared machine is slow at times, which says nothing of the code; CI tries the same examples on every run.
 settings.register_profile("recsys", deadline=None, derandomize=IN_CI, print_blob=True)
 settings.load_profile("recsys")
+
+# As where pyarrow is not installed, which is here for Parquet files alone: it has no form for half of a surrogate pair.
+pd.set_option("mode.string_storage", "python")
 
 
 @pytest.fixture(scope="session")

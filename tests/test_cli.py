@@ -175,7 +175,7 @@ def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.csv"], "missing.csv"),
+        (["missing.csv"], "^Error: There is no file missing.csv; expected a CSV or Parquet file: check the name.$"),
         (["notes.txt"], "notes.txt is of an unknown kind; expected a name that ends in .csv, .tsv or .parquet"),
         (["empty.csv"], "empty.csv cannot be read: No columns to parse from file"),
         (["header.csv"], "header.csv has no rows"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -75,6 +75,7 @@ class Runs:
     ask: Callable[[BaseRecommender, pd.DataFrame, Split], tuple[pd.DataFrame, dict[str, Any]]]
     store: Store | None
     n_jobs: int | None
+    _identities: dict[Pair, dict[str, Any]] = field(default_factory=dict, init=False)
 
     def outcomes(self, models: Mapping[str, BaseRecommender], progress: Callable[..., Any]) -> dict[Pair, Outcome]:
         """What every model found in every split: taken from the store or computed.
@@ -113,8 +114,10 @@ class Runs:
         if self.store is None:
             return found
         for name, number in pairs:
-            seed, split = self.splits[number]
-            kept = self.store.read(self.store.identity(name, models[name], seed, split), self._users(split))
+            # Told before any work: what is on the disk afterwards need not be the code that ran.
+            identity = self.store.identity(name, models[name], *self.splits[number])
+            self._identities[name, number] = identity
+            kept = self.store.read(identity, self._users(self.splits[number][1]))
             if kept is not None:
                 found[name, number] = Outcome(number, *kept)
         return found
@@ -151,8 +154,7 @@ class Runs:
             peak = max(fitted.peak_mib, cost.pop("peak_mib"))
             cost = {"fit_seconds": fitted.seconds, "peak_mib": peak, **cost}
             if self.store is not None:
-                identity = self.store.identity(task.name, task.template, seed, split)
-                self.store.write(identity, self._users(split), per_user, cost)
+                self.store.write(self._identities[task.name, number], self._users(split), per_user, cost)
             yield Outcome(number, per_user, cost)
 
     def _users(self, split: Split) -> pd.Index:

@@ -9,7 +9,6 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from pickle import PicklingError
 from typing import Any
 
 import joblib
@@ -176,7 +175,8 @@ def fingerprint(value: Any, name: str) -> str:
         value = [(str(label), str(column.dtype), np.asarray(column)) for label, column in frame.items()]
     try:
         return str(joblib.hash(value, hash_name="sha1"))
-    except (PicklingError, TypeError, AttributeError) as error:
+    # What has no form in bytes says so in any way.
+    except Exception as error:
         raise InvalidInputError(
             f"`store` cannot tell {name} from others ({error}); expected values that can be pickled: use such, or "
             f"leave `store` out."

@@ -279,6 +279,19 @@ def test_a_model_whose_code_has_changed_is_computed(data: Any, tmp_path: Path, m
     evaluator.evaluate({"Popularity": mine.Mine()}, data)
     assert len(mine.log) == 2
 
+    def rewritten(self: Any, *args: Any, **rest: Any) -> pd.DataFrame:
+        (tmp_path / "mine.py").write_text(f"# the {len(mine.log)}th\n")
+        return Popularity.recommend(self, *args, **rest)
+
+    # What was written while it ran is not what ran.
+    monkeypatch.setattr(mine.Mine, "recommend", rewritten, raising=False)
+    for n_fits in (3, 4):
+        (tmp_path / "mine.py").write_text(f"# the {n_fits}th before\n")
+        evaluator.evaluate({"Popularity": mine.Mine()}, data)
+        assert len(mine.log) == n_fits
+    evaluator.evaluate({"Popularity": mine.Mine()}, data)
+    assert len(mine.log) == 5
+
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "removed", "manifest", "mixed up"])
 def test_a_damaged_store_is_refused_before_any_work(damage: str, data: Any, tmp_path: Path, fits: list[str]) -> None:
