@@ -102,33 +102,22 @@ def evaluate(
     others are compared with it. Ids are read as text. A pair of user and item counts once, when it is there first.
     """
     with _told_plainly():
-        asked = {"user": user_column, "item": item_column, "rating": rating_column, "timestamp": timestamp_column}
         models, chosen = _models(model), _chosen(scenario, SCENARIOS, "scenario")
-        output.mkdir(parents=True, exist_ok=True)
-        if find_spec("jinja2") is None:
-            raise InvalidInputError("The report needs Jinja2, which is not installed: pip install 'recsys[cli]'.")
-        rows, n_repeated = _interactions(data, asked, min_rating)
-        known = {
-            "users": None if users is None else _features(users, "user", user_column),
-            "items": None if items is None else _features(items, "item", item_column),
-        }
-        first = "leave-last-out" if "timestamp" in rows else "random"
-        splitters = [_splitter(name) for name in chosen or (first, "user-cold", "item-cold")]
-        evaluation = import_module("recsys.evaluation")
-        evaluator = evaluation.Evaluator(
-            splitters, k=k, seeds=range(seeds), min_rating=min_rating, n_jobs=n_jobs, store=store, verbose=True
+        _make_ready(output)
+        asked = {"user": user_column, "item": item_column, "rating": rating_column, "timestamp": timestamp_column}
+        rows, notes = _interactions(data, asked, min_rating)
+        known = {"users": _features(users, "user", user_column), "items": _features(items, "item", item_column)}
+        evaluator = import_module("recsys.evaluation").Evaluator(
+            _splitters(chosen, rows),
+            k=k,
+            seeds=range(seeds),
+            min_rating=min_rating,
+            n_jobs=n_jobs,
+            store=store,
+            verbose=True,
         )
         found = evaluator.evaluate(models, {"interactions": rows, **known})
-        notes = f"{len(rows):,} rows of {data.name}."
-        if n_repeated:
-            notes += f" Left out: {n_repeated:,} rows of pairs of user and item that were there before."
-        if min_rating is not None:
-            notes += f" Rows rated below {min_rating:g} do not count."
-        report = evaluation.Report(found, title=data.name if title is None else title, notes=notes)
-        report.to_json(output / "report.json")
-        report.to_html(output / "report.html")
-        typer.echo(report.to_markdown())
-        typer.echo(f"Written: {output / 'report.html'} and {output / 'report.json'}", err=True)
+        _write(found, data.name if title is None else title, notes, output)
 
 
 @contextlib.contextmanager
@@ -171,13 +160,29 @@ def _models(names: list[str] | None) -> dict[str, Any]:
     return {name: getattr(package, name)() for name in dict.fromkeys([BASELINE, *chosen])}
 
 
-def _splitter(scenario: str) -> Any:
-    name, options = SCENARIOS[scenario]
-    return getattr(import_module("recsys.evaluation"), name)(**options)
+def _splitters(scenarios: list[str], rows: pd.DataFrame) -> list[Any]:
+    first = "leave-last-out" if "timestamp" in rows else "random"
+    chosen = [SCENARIOS[name] for name in scenarios or (first, "user-cold", "item-cold")]
+    return [getattr(import_module("recsys.evaluation"), name)(**options) for name, options in chosen]
 
 
-def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | None) -> tuple[pd.DataFrame, int]:
-    """The rows as an evaluator takes them, without repeated pairs, and how many of those there were."""
+def _make_ready(output: Path) -> None:
+    """See that a report can be written, before anything is computed."""
+    output.mkdir(parents=True, exist_ok=True)
+    if find_spec("jinja2") is None:
+        raise InvalidInputError("The report needs Jinja2, which is not installed: pip install 'recsys[cli]'.")
+
+
+def _write(found: Any, title: str, notes: str, output: Path) -> None:
+    report = import_module("recsys.evaluation").Report(found, title=title, notes=notes)
+    report.to_json(output / "report.json")
+    report.to_html(output / "report.html")
+    typer.echo(report.to_markdown())
+    typer.echo(f"Written: {output / 'report.html'} and {output / 'report.json'}", err=True)
+
+
+def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | None) -> tuple[pd.DataFrame, str]:
+    """The rows as an evaluator takes them, without repeated pairs, and what a reader must know of them."""
     import pandas as pd
 
     frame = _read(file, ["user", "item"], asked)
@@ -203,10 +208,17 @@ def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | 
     counts = ordered["rating"] >= min_rating if min_rating is not None and "rating" in rows else True
     repeated = ordered.assign(_counts=counts).duplicated(["user_id", "item_id", "_counts"])
     kept = rows.loc[ordered.index[~repeated].sort_values()].reset_index(drop=True)
-    return kept, int(repeated.sum())
+    notes = f"{len(kept):,} rows of {file.name}."
+    if repeated.any():
+        notes += f" Left out: {repeated.sum():,} rows of pairs of user and item that were there before."
+    if min_rating is not None:
+        notes += f" Rows rated below {min_rating:g} do not count."
+    return kept, notes
 
 
-def _features(file: Path, part: str, asked: str | None) -> pd.DataFrame:
+def _features(file: Path | None, part: str, asked: str | None) -> pd.DataFrame | None:
+    if file is None:
+        return None
     frame = _read(file, [part], {part: asked})
     column = _column(frame, part, asked, file)
     renamed = frame.rename(columns={column: _name(part)})

@@ -19,7 +19,7 @@ from recsys.base import BaseRecommender
 from recsys.evaluation._given import Given, check_frames, is_given
 from recsys.evaluation._groups import attribute_groups, check_groups, row_groups
 from recsys.evaluation._processes import memory, reset_peak, told
-from recsys.evaluation._runs import Fitted, Runs, Splits
+from recsys.evaluation._runs import Fitted, Outcome, Runs, Splits
 from recsys.evaluation._splitting import LARGEST_SEED, check_numbers
 from recsys.evaluation._store import Store
 from recsys.evaluation.evaluation import SAMPLED, Evaluation
@@ -186,7 +186,24 @@ class Evaluator:
         attributes = attribute_groups(self.groups, _part(data, "users"), X["user_id"])
         models = {name: Given(model, known) if is_given(model) else model for name, model in models.items()}
         check_frames(models, X, [split for _, split in splits], self._ask)
-        per_user, costs, failures = self._judge(models, X, splits, data, attributes)
+        parts = {name: _part(data, name) for name in ("users", "items")}
+        store = None if self.store is None else Store(self.store, self._settings(), {"interactions": X, **parts})
+        ask = partial(self._run, attributes=attributes)
+        runs = Runs(X, splits, partial(_fit, data=parts), ask, store, self.n_jobs)
+        return self._joined(models, splits, runs.outcomes(models, self._progress))
+
+    def _joined(self, models: Mapping[str, Any], splits: Splits, outcomes: Mapping[Any, Outcome]) -> Evaluation:
+        """The outcomes of all models and splits, in that order."""
+        per_user, costs, failures = [], [], []
+        for name in models:
+            for number, (seed, split) in enumerate(splits):
+                outcome = outcomes[name, number]
+                identity: dict[str, Any] = {"scenario": split.name, "seed": seed, "model": name}
+                if outcome.per_user is None:
+                    failures.append({**identity, "error": outcome.error})
+                else:
+                    per_user.append(outcome.per_user.assign(**identity))
+                    costs.append({**identity, **(outcome.cost or {})})
         if not per_user:
             raise InvalidInputError(f"Every model failed, the first with {failures[0]['error']}")
         table = pd.concat(per_user, ignore_index=True)
@@ -202,34 +219,6 @@ class Evaluator:
             self.confidence,
             metrics,
         )
-
-    def _judge(
-        self,
-        models: Mapping[str, Any],
-        X: pd.DataFrame,
-        splits: Splits,
-        data: Any,
-        attributes: dict[str, pd.Series],
-    ) -> tuple[list[pd.DataFrame], list[dict[str, Any]], list[dict[str, Any]]]:
-        """Metrics and costs of every model in every scenario, and failures, model after model."""
-        parts = {name: _part(data, name) for name in ("users", "items")}
-        store = None if self.store is None else Store(self.store, self._settings(), {"interactions": X, **parts})
-        ask = partial(self._run, attributes=attributes)
-        runs = Runs(X, splits, partial(_fit, data=parts), ask, store, self.n_jobs)
-        outcomes = runs.outcomes(models, self._progress)
-        per_user: list[pd.DataFrame] = []
-        costs: list[dict[str, Any]] = []
-        failures: list[dict[str, Any]] = []
-        for name in models:
-            for number, (seed, split) in enumerate(splits):
-                outcome = outcomes[name, number]
-                identity: dict[str, Any] = {"scenario": split.name, "seed": seed, "model": name}
-                if outcome.per_user is None:
-                    failures.append({**identity, "error": outcome.error})
-                else:
-                    per_user.append(outcome.per_user.assign(**identity))
-                    costs.append({**identity, **(outcome.cost or {})})
-        return per_user, costs, failures
 
     def _settings(self) -> dict[str, Any]:
         """What decides over a result, besides models, rows and splits."""

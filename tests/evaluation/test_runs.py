@@ -194,7 +194,7 @@ def test_what_is_kept_has_the_labels_and_dtypes_of_what_was_found(kind: Any, dat
     users = data.interactions["user_id"]
     labels = users.map(kind) if callable(kind) and kind not in (int, str) else users.astype(kind)
     rows = {"interactions": data.interactions.assign(user_id=labels)}
-    evaluator = Evaluator([LeaveLastOut(), LeaveLastOut(n_negatives=5)], store=tmp_path, n_resamples=20)
+    evaluator = Evaluator([LeaveLastOut(), LeaveLastOut(n_negatives=11)], store=tmp_path, n_resamples=20)
     first = evaluator.evaluate({"Popularity": Popularity()}, rows)
     assert_same(evaluator.evaluate({"Popularity": Popularity()}, rows), first, costs=True)
 
@@ -345,6 +345,41 @@ def test_what_is_no_store_is_refused(data: Any, tmp_path: Path) -> None:
         evaluate(3)
     with pytest.raises(InvalidInputError, match="`store` cannot tell the parameters of model 'Odd' from others"):
         evaluate(tmp_path / "new", Odd=Odd(threading.Lock()))
+    with pytest.raises(InvalidInputError, match="whether a function is still the same, and model 'Odd' has 'lock'"):
+        evaluate(tmp_path / "new", Odd=Odd(len))
+
+
+def test_frames_and_groups_are_kept_too_and_functions_are_not(data: Any, tmp_path: Path, fits: list[str]) -> None:
+    train = LeaveLastOut().splits(data.interactions, groups=data.interactions["timestamp"])[0].train
+    columns = ["user_id", "item_id"]
+    model = Popularity().fit(data.interactions.iloc[train][columns])
+    lists = model.recommend(data.interactions["user_id"].unique(), k=10)
+    fits.clear()
+    evaluator = Evaluator([LeaveLastOut()], groups=("history",), store=tmp_path, **{**OPTIONS, "seeds": (0,)})
+    first = evaluator.evaluate({"Popularity": Popularity(), "Theirs": lists}, data)
+    assert len(fits) == 1
+    assert_same(evaluator.evaluate({"Popularity": Popularity(), "Theirs": lists}, data), first, costs=True)
+    assert len(fits) == 1
+    assert first.per_user["group"].str.startswith("history=").any()
+    other = lists[lists["rank"] <= 9]
+    found = evaluator.evaluate({"Popularity": Popularity(), "Theirs": other}, data)
+    assert (
+        found.values("leave-last-out", "HR@10")["Theirs"].sum()
+        < first.values("leave-last-out", "HR@10")["Theirs"].sum()
+    )
+    with pytest.raises(InvalidInputError, match="whether a function is still the same, and model 'Asked' has 'source'"):
+        evaluator.evaluate({"Popularity": Popularity(), "Asked": lambda *_, **__: lists}, data)
+
+
+def test_frames_and_functions_are_judged_in_processes(data: Any) -> None:
+    def popular(train: pd.DataFrame, users: Any, k: int, *, candidates: Any, **_: Any) -> pd.DataFrame:
+        return Popularity().fit(train[["user_id", "item_id"]]).recommend(users, k, candidates=candidates)
+
+    chosen = {"Popularity": Popularity(), "Asked": popular}
+    options = {**OPTIONS, "seeds": (0,)}
+    found = [Evaluator([LeaveLastOut()], n_jobs=n_jobs, **options).evaluate(chosen, data) for n_jobs in (None, 2)]
+    assert_same(found[1], found[0])
+    assert set(found[0].per_user["model"]) == {"Popularity", "Asked"}
 
 
 @pytest.mark.parametrize(("n_jobs", "message"), [(0, "`n_jobs` is 0"), (1.5, "`n_jobs` is 1.5; expected a whole")])
