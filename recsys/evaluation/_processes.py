@@ -12,6 +12,7 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import pandas as pd
 from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
 
@@ -37,8 +38,8 @@ def run_tasks(function: Callable[[Task], Iterable[Any]], tasks: Sequence[Task], 
     """Call a function with each task, in this process or in `n_jobs` new ones.
 
     A new process has as many threads for linear algebra as this one, since their number decides how sums are rounded,
-    and treats warnings as this one does. A task that ends its process, or that cannot be sent to it, is told of as one
-    that failed, and the others go on.
+    and treats warnings and text in frames as this one does. A task that ends its process, or that cannot be sent to it,
+    is told of as one that failed, and the others go on.
 
     Parameters
     ----------
@@ -98,9 +99,9 @@ def _pool(function: Callable[[Any], Iterable[Any]], n_processes: int) -> Iterato
     from joblib.externals.loky import ProcessPoolExecutor
 
     threads = {library["filepath"]: library["num_threads"] for library in ThreadpoolController().info()}
-    # What a process is to be like.
+    text = pd.get_option("mode.string_storage")
     pool = ProcessPoolExecutor(
-        n_processes, initializer=_prepare, initargs=(function, threads, warnings.filters, os.getpid())
+        n_processes, initializer=_prepare, initargs=(function, threads, warnings.filters, text, os.getpid())
     )
     try:
         yield pool
@@ -116,11 +117,14 @@ def _as_completed(futures: Iterable[Any]) -> Iterator[Any]:
     return found
 
 
-def _prepare(function: Callable[[Any], list[Any]], threads: dict[str, int], filters: Any, parent: int) -> None:
+def _prepare(
+    function: Callable[[Any], list[Any]], threads: dict[str, int], filters: Any, text: str, parent: int
+) -> None:
     """Make a new process like the one that started it, and let it end with that."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     warnings.resetwarnings()
     warnings.filters = filters
+    pd.set_option("mode.string_storage", text)
     for library in ThreadpoolController().lib_controllers:
         if library.filepath in threads:
             library.set_num_threads(threads[library.filepath])
