@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,12 @@ IN_CI = os.environ.get("CI", "").lower() == "true"
 settings.register_profile("recsys", deadline=None, derandomize=IN_CI, print_blob=True)
 settings.load_profile("recsys")
 
-# As where pyarrow is not installed, which is here for Parquet files alone: it has no form for half of a surrogate pair.
-pd.set_option("mode.string_storage", "python")
+
+@pytest.fixture
+def without_pyarrow() -> Iterator[None]:
+    """Text as where pyarrow is not installed, which has no form for half of a surrogate pair."""
+    with pd.option_context("mode.string_storage", "python"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ COLUMNS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.usefixtures("without_pyarrow")
 def test_ids_of_every_dtype_come_out_as_they_went_in(name: str, tmp_path: Path) -> None:
     column = COLUMNS[name]
     asked = pd.concat([column, column.iloc[:1]], ignore_index=True)

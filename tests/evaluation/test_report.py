@@ -417,6 +417,7 @@ def test_a_scenario_where_every_model_failed_is_shown() -> None:
     assert "| Popularity | failed: RuntimeError: no new users |" in text
 
 
+@pytest.mark.usefixtures("without_pyarrow")
 def test_odd_numbers_and_names_are_told_as_they_are(tmp_path: Path) -> None:
     found = replace(made({"a": [0.0, 0.0], "b\ud800": [0.0, 0.0]}), confidence=0.999)
     report = Report(found, notes="<img src=x>\n# no heading")

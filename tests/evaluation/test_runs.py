@@ -350,9 +350,9 @@ def test_what_is_no_store_is_refused(data: Any, tmp_path: Path) -> None:
 
 
 def test_frames_and_groups_are_kept_too_and_functions_are_not(data: Any, tmp_path: Path, fits: list[str]) -> None:
-    train = LeaveLastOut().splits(data.interactions, groups=data.interactions["timestamp"])[0].train
-    columns = ["user_id", "item_id"]
-    model = Popularity().fit(data.interactions.iloc[train][columns])
+    X = data.interactions[["user_id", "item_id"]]
+    [split] = LeaveLastOut().splits(X, groups=data.interactions["timestamp"])
+    model = Popularity().fit(X.iloc[split.train])
     lists = model.recommend(data.interactions["user_id"].unique(), k=10)
     fits.clear()
     evaluator = Evaluator([LeaveLastOut()], groups=("history",), store=tmp_path, **{**OPTIONS, "seeds": (0,)})
