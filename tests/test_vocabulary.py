@@ -48,12 +48,12 @@ COLUMNS: dict[str, Any] = {
     "datetime +01:00": pd.Series(pd.to_datetime([f"{day}T00:00+01:00" for day in DAYS])),
     "timedelta": pd.Series(pd.to_timedelta([3, 1, 2], unit="s")),
 }
-# With half of a surrogate pair in it.
-SURROGATES = pytest.param("object text", marks=pytest.mark.usefixtures("without_pyarrow"))
 
 
-@pytest.mark.parametrize("name", [*(name for name in COLUMNS if name != "object text"), SURROGATES])
-def test_ids_of_every_dtype_come_out_as_they_went_in(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", COLUMNS)
+def test_ids_of_every_dtype_come_out_as_they_went_in(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if name == "object text":  # Half of a surrogate pair is in it.
+        request.getfixturevalue("without_pyarrow")
     column = COLUMNS[name]
     asked = pd.concat([column, column.iloc[:1]], ignore_index=True)
     vocabulary, codes = Vocabulary.from_values(asked)
