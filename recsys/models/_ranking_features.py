@@ -16,7 +16,7 @@ from recsys.models._als_systems import gather
 from recsys.models._ranking_factors import KEEP_RATES, complete, content_map, fold_in, item_factors, mean_contexts
 from recsys.persistence import persistent
 
-__all__ = ["PairFeatures", "Queries", "START"]
+__all__ = ["PairFeatures", "PairTable", "Queries", "START"]
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -55,6 +55,37 @@ class Queries(NamedTuple):
         index = np.arange(self.history.shape[0])[rows]
         context = None if self.context is None else self.context.take(index)
         return Queries(self.history[index], self.features.take(index), context)
+
+
+class PairTable(NamedTuple):
+    """Features of all pairs of n queries and all items, in the order in which they stand here.
+
+    Attributes
+    ----------
+    of_pairs : ndarray of shape (n_features_of_pairs, n, n_items), float32
+    of_queries : ndarray of shape (n, n_features_of_queries), float32
+    of_items : ndarray of shape (n_items, n_features_of_items), float32
+
+    Examples
+    --------
+    >>> of_pairs, of_queries, of_items = np.array([[[1, 2]], [[3, 4]]]), np.array([[5]]), np.array([[6], [7]])
+    >>> PairTable(of_pairs, of_queries, of_items).values()
+    array([[[1, 3, 5, 6],
+            [2, 4, 5, 7]]])
+    """
+
+    of_pairs: Floats
+    of_queries: Floats
+    of_items: Floats
+
+    def values(self) -> Floats:
+        """All features of each pair, (n, n_items, n_features)."""
+        (n_pairs, n, n_items), n_queries = self.of_pairs.shape, self.of_queries.shape[1]
+        values = np.empty((n, n_items, n_pairs + n_queries + self.of_items.shape[1]), self.of_pairs.dtype)
+        values[:, :, :n_pairs] = np.moveaxis(self.of_pairs, 0, 2)
+        values[:, :, n_pairs : n_pairs + n_queries] = self.of_queries[:, None]
+        values[:, :, n_pairs + n_queries :] = self.of_items
+        return values
 
 
 @persistent
@@ -168,7 +199,7 @@ class PairFeatures:
         compared = features.fields[:MAX_SIMILARITIES]
         return PairFeatures(self.columns, arrays, [unit_rows(features.block(field)) for field in compared])
 
-    def tables(self, queries: Queries) -> Iterator[tuple[slice, Floats]]:
+    def tables(self, queries: Queries) -> Iterator[tuple[slice, PairTable]]:
         """Describe all pairs of queries and items, some queries at a time.
 
         Parameters
@@ -179,25 +210,23 @@ class PairFeatures:
         ------
         rows : slice
             Of the queries.
-        values : ndarray of shape (n_rows, n_items, n_features), float32
-            Written over by the next: do not keep it.
+        table : PairTable
+            Of these. Its features of pairs are written over by the next: do not keep them. Those of items are always
+            the same.
         """
         n_queries, n_items = queries.history.shape
-        size = max(1, TABLE_VALUES // (n_items * len(self.columns)))
-        buffer = np.empty((min(size, n_queries), n_items, len(self.columns)), dtype=np.float32)
-        of_items = self._item_columns()
-        first = buffer.shape[2] - of_items.shape[1]
-        buffer[:, :, first:] = of_items
+        of_items, of_queries = self._item_columns(), self._query_columns(queries)
+        n_products = len(self.columns) - of_queries.shape[1] - of_items.shape[1]
+        size = max(1, TABLE_VALUES // (n_items * n_products))
+        buffer = np.empty((n_products, min(size, n_queries), n_items), dtype=np.float32)
         for start in range(0, n_queries, size):
             rows = slice(start, min(start + size, n_queries))
-            some = queries.take(rows)
-            values = buffer[: rows.stop - rows.start]
-            for position, (users, items, shift) in enumerate(self._products(some)):
+            of_pairs = buffer[:, : rows.stop - rows.start]
+            for position, (users, items, shift) in enumerate(self._products(queries.take(rows))):
                 # A product of sparse rows is quicker than one of columns.
                 products = (items @ users.T).T if isinstance(items, Csr) else users @ items.T
-                values[:, :, position] = _rounded(products + shift[:, None])
-            values[:, :, position + 1 : first] = self._query_columns(some)[:, None]
-            yield rows, values
+                of_pairs[position] = _rounded(products + shift[:, None])
+            yield rows, PairTable(of_pairs, of_queries[rows], of_items)
 
     def pairs(self, queries: Queries, rows: Codes, items: Codes) -> Floats:
         """Describe some pairs.

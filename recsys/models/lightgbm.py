@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -17,8 +18,9 @@ from sklearn.utils._param_validation import Interval
 from recsys._state import COLD
 from recsys.base import BaseRecommender
 from recsys.interactions import TrainingData, UserBatch
-from recsys.models._ranking_features import START, PairFeatures, Queries
+from recsys.models._ranking_features import START, PairFeatures, PairTable, Queries
 from recsys.models._ranking_table import RankingTable, ranking_table
+from recsys.models._tree_scores import TreeScores
 from recsys.persistence import persistent
 from recsys.topk import single_threaded_blas
 
@@ -60,14 +62,34 @@ class Trees:
             self._booster = lightgbm.Booster(model_str=text)
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(f"the text of the trees is none that LightGBM wrote: {error}") from error
+        self._compiled = TreeScores.from_text(text)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Trees:
         return Trees(self.text, self.slope)
 
     def scores(self, values: Floats, n_threads: int) -> Floats:
         """Scores of pairs, (n,), of their features (n, n_features)."""
-        grown = np.asarray(self._booster.predict(values, raw_score=True, num_threads=n_threads), dtype=np.float64)
+        if self._compiled is None:
+            grown = np.asarray(self._booster.predict(values, raw_score=True, num_threads=n_threads), dtype=np.float64)
+        else:
+            grown = self._compiled.of_pairs(values, n_threads)
         return np.asarray(grown + self.slope * values[:, START], dtype=np.float32)
+
+    def table_scores(self, tables: Iterable[tuple[slice, PairTable]], n_threads: int) -> Iterator[tuple[slice, Floats]]:
+        """Scores of each table of pairs, (n, n_items); all tables are of the same items."""
+        of_items = None
+        for rows, table in tables:
+            if self._compiled is None:
+                values = table.values()
+                scores = self.scores(values.reshape(-1, values.shape[2]), n_threads).reshape(values.shape[:2])
+            else:
+                n_pairs, n_queries = len(table.of_pairs), table.of_queries.shape[1]
+                if of_items is None:
+                    of_items = self._compiled.masks(table.of_items, first=n_pairs + n_queries)
+                of_queries = self._compiled.masks(table.of_queries, first=n_pairs)
+                grown = self._compiled.of_table(table.of_pairs, of_queries, of_items, n_threads)
+                scores = np.asarray(grown + self.slope * table.of_pairs[START], dtype=np.float32)
+            yield rows, scores
 
     def contributions(self, values: Floats) -> Doubles:
         """The part that each feature has in each score, and that of none; (n, n_features + 1)."""
@@ -260,9 +282,9 @@ class LightGBMRecommender(BaseRecommender):
             scores[:] = self.popularity_
             return scores
         with single_threaded_blas():
-            for rows, values in self.features_.tables(_queries(batch)):
-                pairs = values.reshape(-1, values.shape[2])
-                scores[rows] = self.trees_.scores(pairs, self._n_threads(len(pairs))).reshape(values.shape[:2])
+            tables = self.features_.tables(_queries(batch))
+            for rows, found in self.trees_.table_scores(tables, self._n_threads(scores.size)):
+                scores[rows] = found
         return scores
 
     def _score_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> Floats:

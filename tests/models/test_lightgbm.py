@@ -17,6 +17,7 @@ from recsys.datasets import make_movielens_like
 from recsys.exceptions import ColdStartWarning, InvalidInputError
 from recsys.models import lightgbm as module
 from recsys.models._ranking_table import RankingTable
+from recsys.models._tree_scores import TreeScores
 from recsys.models.lightgbm import LightGBMRecommender, Trees
 from tests.models.worlds import two_groups
 
@@ -141,6 +142,24 @@ def test_scores_do_not_depend_on_who_else_is_asked_for() -> None:
     together = model.predict(everything())
     for user in (0, 5, 7):
         np.testing.assert_array_equal(model.predict(everything([user])), together[user * N : (user + 1) * N])
+
+
+@pytest.mark.parametrize(("num_leaves", "own"), [(15, True), (100, False)])
+def test_scores_are_those_of_lightgbm_for_pairs_and_for_all_items(
+    num_leaves: int, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, users, items = two_groups(N)
+    model = make(num_leaves=num_leaves, min_child_samples=1)
+    model.fit(X, user_features=FeatureTable(users), item_features=FeatureTable(items))
+    assert model.trees_ is not None
+    assert (TreeScores.from_text(model.trees_.text) is not None) == own
+    expected = model.predict(everything())
+    monkeypatch.setattr(TreeScores, "from_text", lambda text: None)
+    for other in (model, copy.deepcopy(model)):
+        np.testing.assert_allclose(other.predict(everything()), expected, rtol=1e-6, atol=1e-7)
+        found = other.recommend(range(N), k=N, exclude_seen=False)
+        assert len(found) == N * len(model.items_)
+        np.testing.assert_array_equal(found["score"], other.predict(found[["user_id", "item_id"]]))
 
 
 def test_items_of_the_same_content_score_alike() -> None:

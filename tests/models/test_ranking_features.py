@@ -67,7 +67,7 @@ def learn(of: TrainingData, n_factors: int = 5) -> PairFeatures:
 
 
 def table(features: PairFeatures, asked: Queries) -> Any:
-    return np.concatenate([values.copy() for _, values in features.tables(asked)])
+    return np.concatenate([found.values() for _, found in features.tables(asked)])
 
 
 def at(features: PairFeatures, source: str, name: str) -> int:
