@@ -145,7 +145,8 @@ class TreeScores:
         ndarray of shape (n,)
         """
         every = self._all_leaves(1)
-        scores: Doubles = self.of_table(values.T[:, None], every, every.repeat(len(values), axis=0), n_jobs)[0]
+        of_columns = np.broadcast_to(every, (len(values), every.shape[1]))
+        scores: Doubles = self.of_table(values.T[:, None], every, of_columns, n_jobs)[0]
         return scores
 
     def of_table(self, values: Floats, of_rows: Masks, of_columns: Masks, n_jobs: int | None = None) -> Doubles:

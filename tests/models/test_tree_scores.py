@@ -21,7 +21,7 @@ def describe(n: int, seed: int, *, nan: bool = True) -> Any:
     values = rng.standard_normal((n, N_FEATURES))
     values[:, 1] = rng.integers(-3, 4, n)
     values[:, 2] = rng.integers(0, 2, n)
-    values[:, 3] = np.exp(20 * values[:, 3])
+    values[:, 3] = np.exp(np.clip(20 * values[:, 3], -80, 80))
     values[:, 4] = np.where(rng.random(n) < 0.3, rng.choice([np.inf, -np.inf, 0.0, -0.0], n), values[:, 4])
     values[:, 5] *= rng.choice([1e-35, 1e-38, 1e-45, 1.0, 0.0], n)
     if nan:
