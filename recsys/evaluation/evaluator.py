@@ -287,10 +287,18 @@ class Evaluator:
                     f"`min_rating` is {self.min_rating}, above every rating; the best is {rated.max()}: lower it."
                 )
         for splitter in self.splitters:
-            if getattr(splitter, "_needs_times", False) and "timestamp" not in interactions.columns:
+            if not getattr(splitter, "_needs_times", False):
+                continue
+            if "timestamp" not in interactions.columns:
                 raise InvalidInputError(
                     f"`data.interactions` has no column 'timestamp', only {examples(interactions.columns)}, but "
                     f"{type(splitter).__name__} goes by time; expected one: add it, or leave that splitter out."
+                )
+            if unknown := int(interactions["timestamp"].isna().sum()):
+                raise InvalidInputError(
+                    f"Column 'timestamp' of `data.interactions` is missing in {unknown} rows, but "
+                    f"{type(splitter).__name__} goes by time; expected it in every row: drop these rows, or leave "
+                    f"that splitter out."
                 )
         return interactions[["user_id", "item_id"]], interactions.get("timestamp")
 

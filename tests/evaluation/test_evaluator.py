@@ -453,6 +453,12 @@ def test_a_split_by_time_asks_for_times(data: Any) -> None:
     message = r"`data.interactions` has no column 'timestamp', only .* but LeaveLastOut goes by time"
     with pytest.raises(InvalidInputError, match=message):
         Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, timeless)
+    rows = data.interactions.assign(timestamp=data.interactions["timestamp"].where(data.interactions.index > 2))
+    holes = {"interactions": rows, "users": None, "items": None}
+    message = r"^Column 'timestamp' of `data.interactions` is missing in 3 rows, but LeaveLastOut goes by time"
+    with pytest.raises(InvalidInputError, match=message):
+        Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, holes)
+    assert len(Evaluator([RandomSplit()]).evaluate({"Popularity": Popularity()}, holes).table())
 
 
 def test_features_without_ids_are_refused(data: Any) -> None:
