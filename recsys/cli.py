@@ -255,6 +255,10 @@ def _read(file: Path, ids: list[str], asked: dict[str, str | None]) -> pd.DataFr
             return pd.read_parquet(file)
         if file.suffix in (".csv", ".tsv"):
             return pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=text)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"{file} cannot be read: {error}; expected text in UTF-8: save it so from the program that wrote it."
+        ) from error
     except (ValueError, ImportError) as error:
         raise InvalidInputError(f"{file} cannot be read: {error}; expected a table with a line of names.") from error
     raise InvalidInputError(f"{file} is of an unknown kind; expected a name that ends in .csv, .tsv or .parquet.")

@@ -179,6 +179,7 @@ def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.
         (["notes.txt"], "notes.txt is of an unknown kind; expected a name that ends in .csv, .tsv or .parquet"),
         (["empty.csv"], "empty.csv cannot be read: No columns to parse from file"),
         (["header.csv"], "header.csv has no rows"),
+        (["ratings.csv", "--items", "latin.csv"], "latin.csv cannot be read: .*0xe9.*; expected text in UTF-8"),
         (["broken.parquet"], "broken.parquet cannot be read: "),
         (["ratings.csv", "--user-column", "who"], "no column 'who', only 'user_id', 'item_id', .* with --user-column"),
         (["other.csv"], "other.csv has no column 'user_id' or 'user', only 'a', 'b'; .* with --user-column"),
@@ -206,6 +207,7 @@ def test_what_cannot_be_done_is_one_sentence(arguments: list[object], message: s
     pd.DataFrame({"item": ["x"], "year": [2]}).to_csv("strangers.csv", index=False)
     for name, content in (("notes.txt", "mine"), ("empty.csv", ""), ("broken.parquet", "PAR1")):
         Path(name).write_text(content)
+    Path("latin.csv").write_bytes("item_id,title\n1,Misérables\n".encode("latin-1"))
     assert re.search(message, refused(*arguments))
 
 
