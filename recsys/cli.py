@@ -66,8 +66,12 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="CSV or Parquet file: a row for each time that a user met an item.")],
     users: Annotated[Path | None, typer.Option(help="CSV or Parquet file of what is known of users.")] = None,
     items: Annotated[Path | None, typer.Option(help="CSV or Parquet file of what is known of items.")] = None,
-    user_column: Annotated[str | None, typer.Option(help="Of user ids; else user_id or user.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Of item ids; else item_id or item.")] = None,
+    user_column: Annotated[
+        str | None, typer.Option(help="Of user ids, in data and --users; else user_id or user.")
+    ] = None,
+    item_column: Annotated[
+        str | None, typer.Option(help="Of item ids, in data and --items; else item_id or item.")
+    ] = None,
     rating_column: Annotated[str | None, typer.Option(help="Of ratings; else rating, if it is there.")] = None,
     timestamp_column: Annotated[
         str | None, typer.Option(help="Of times, as numbers or dates; else timestamp, if it is there.")
@@ -220,7 +224,8 @@ def _features(file: Path | None, part: str, asked: str | None) -> pd.DataFrame |
     if file is None:
         return None
     frame = _read(file, [part], {part: asked})
-    column = _column(frame, part, asked, file)
+    # The file of interactions may call its ids otherwise.
+    column = _column(frame, part, asked, file, usual=True)
     renamed = frame.rename(columns={column: _name(part)})
     renamed[_name(part)] = _as_text(renamed[_name(part)])
     return renamed
@@ -230,9 +235,11 @@ def _name(part: str) -> str:
     return f"{part}_id" if part in ("user", "item") else part
 
 
-def _column(frame: pd.DataFrame, part: str, asked: str | None, file: Path) -> str:
-    """The column of ids, ratings or times."""
-    names = [asked] if asked is not None else list(dict.fromkeys([_name(part), part]))
+def _column(frame: pd.DataFrame, part: str, asked: str | None, file: Path, usual: bool = False) -> str:
+    """The column of ids, ratings or times: the one asked for, or, where none is or `usual` allows it, a usual one."""
+    names = [] if asked is None else [asked]
+    if usual or asked is None:
+        names = list(dict.fromkeys([*names, _name(part), part]))
     for name in names:
         if name in frame.columns:
             return name

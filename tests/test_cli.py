@@ -158,6 +158,22 @@ def test_without_times_rows_are_held_out_at_random(data: Any) -> None:
     assert values["splits"][0]["hash"] == split.hash
 
 
+def test_features_may_call_ids_otherwise_than_the_interactions(data: Any) -> None:
+    data.interactions.rename(columns={"user_id": "customer"}).to_csv("log.csv", index=False)
+    reports = []
+    for name in ("customer", "user_id", "user"):
+        data.users.rename(columns={"user_id": name}).to_csv("users.csv", index=False)
+        options = ["--users", "users.csv", "--user-column", "customer", "--model", "DemographicKNN"]
+        done = run("log.csv", *options, "--scenario", "user-cold")
+        assert done.exit_code == 0, done.stderr
+        reports.append(done.stdout)
+    assert "| DemographicKNN | " in reports[0]
+    assert reports[1:] == reports[:1] * 2
+    data.users.rename(columns={"user_id": "id"}).to_csv("users.csv", index=False)
+    Path("recsys-report/report.json").unlink()
+    assert "users.csv has no column 'customer' or 'user_id' or 'user', only 'id'" in refused("log.csv", *options)
+
+
 def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(self: Any, *_: Any, **__: Any) -> Any:
         raise RuntimeError("no\nroom")
