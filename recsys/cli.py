@@ -51,6 +51,8 @@ SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
     "both-cold": ("BothColdSplit", {}),
     "sparse": ("SparseSubset", {}),
 }
+# Without content no model can rank new items.
+OF_NEW_ITEMS = ("item-cold", "both-cold")
 BASELINE = "Popularity"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -87,7 +89,7 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help=f"One of {', '.join(SCENARIOS)}; again for more. Without: leave-last-out (random, where there are no "
-            f"times), user-cold and item-cold.",
+            f"times), user-cold and, where --items is given, item-cold.",
         ),
     ] = None,
     k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
@@ -112,7 +114,7 @@ def evaluate(
         rows, notes = _interactions(data, asked, min_rating)
         known = {"users": _features(users, "user", user_column), "items": _features(items, "item", item_column)}
         evaluator = import_module("recsys.evaluation").Evaluator(
-            _splitters(chosen, rows),
+            _splitters(chosen, rows, known["items"] is not None),
             k=k,
             seeds=range(seeds),
             min_rating=min_rating,
@@ -164,9 +166,14 @@ def _models(names: list[str] | None) -> dict[str, Any]:
     return {name: getattr(package, name)() for name in dict.fromkeys([BASELINE, *chosen])}
 
 
-def _splitters(scenarios: list[str], rows: pd.DataFrame) -> list[Any]:
+def _splitters(scenarios: list[str], rows: pd.DataFrame, items_known: bool) -> list[Any]:
+    if not items_known and (asked := [name for name in scenarios if name in OF_NEW_ITEMS]):
+        raise InvalidInputError(
+            f"--scenario is {asked[0]!r}, but of new items nothing is known; expected a file of items: add --items."
+        )
     first = "leave-last-out" if "timestamp" in rows else "random"
-    chosen = [SCENARIOS[name] for name in scenarios or (first, "user-cold", "item-cold")]
+    defaults = [first, "user-cold", *(["item-cold"] if items_known else [])]
+    chosen = [SCENARIOS[name] for name in scenarios or defaults]
     return [getattr(import_module("recsys.evaluation"), name)(**options) for name, options in chosen]
 
 
@@ -194,6 +201,12 @@ def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | 
     for part in ("rating", "timestamp"):
         if asked[part] is not None or part in frame.columns:
             columns[part] = _column(frame, part, asked[part], file)
+    for part, column in columns.items():
+        if others := [other for other, name in columns.items() if name == column and other != part]:
+            raise InvalidInputError(
+                f"Column {column!r} of {file} is asked for as {part} and as {others[0]}; expected one for each: name "
+                f"another with --{part}-column or --{others[0]}-column."
+            )
     rows = pd.DataFrame({_name(part): frame[column] for part, column in columns.items()})
     for part in ("user_id", "item_id"):
         rows[part] = _as_text(rows[part])
@@ -244,6 +257,11 @@ def _column(frame: pd.DataFrame, part: str, asked: str | None, file: Path, usual
         if name in frame.columns:
             return name
     expected = " or ".join(map(repr, names))
+    if len(frame.columns) == 1:
+        raise InvalidInputError(
+            f"{file} has the one column {examples(frame.columns)}; expected several, separated by commas (by tabs in "
+            f"a file whose name ends in .tsv): save it so."
+        )
     raise InvalidInputError(
         f"{file} has no column {expected}, only {examples(frame.columns, 6)}; expected one: name yours with "
         f"--{part}-column."

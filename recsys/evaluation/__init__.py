@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         recall,
         recall_calibrated,
     )
-    from recsys.evaluation.protocols import Protocol, protocol
+    from recsys.evaluation.protocols import PROTOCOLS, Protocol, protocol
     from recsys.evaluation.ranking import ranking_metrics
     from recsys.evaluation.report import Report
     from recsys.evaluation.scenario import Split, check_leaks, entity_groups
@@ -55,6 +55,7 @@ __all__ = [
     "ItemColdHotSplit",
     "ItemColdSplit",
     "LeaveLastOut",
+    "PROTOCOLS",
     "Protocol",
     "RandomSplit",
     "Report",
@@ -94,7 +95,7 @@ _HOMES = {
     "evaluation": "Evaluation",
     "evaluator": "Evaluator",
     "metrics": "average_precision hit_matrix hit_rate mrr ndcg precision recall recall_calibrated",
-    "protocols": "Protocol protocol",
+    "protocols": "PROTOCOLS Protocol protocol",
     "ranking": "ranking_metrics",
     "report": "Report",
     "scenario": "Split check_leaks entity_groups",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -13,8 +14,10 @@ from recsys import evaluation
 def test_every_name_is_the_object_of_its_module() -> None:
     for name in evaluation.__all__:
         value = getattr(evaluation, name)
-        assert value.__name__ == name
-        assert value.__module__.startswith("recsys.evaluation.")
+        home = import_module(f"recsys.evaluation.{evaluation._HOME_OF[name]}")
+        assert value is getattr(home, name)
+        if name != "PROTOCOLS":
+            assert (value.__name__, value.__module__) == (name, home.__name__)
     assert set(evaluation.__all__) <= set(dir(evaluation))
 
 
