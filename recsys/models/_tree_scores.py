@@ -100,6 +100,11 @@ class TreeScores:
         -------
         TreeScores or None
             None: trees that are not scored here, for they have more than 64 leaves or splits by categories, say.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If a field is missing or holds what LightGBM never writes.
         """
         splits = _read(text)
         if splits is None:
@@ -242,36 +247,48 @@ def _read(text: str) -> _Splits | None:
     lines = header.splitlines()
     if not trees or "num_tree_per_iteration=1" not in lines or "average_output" in lines:
         return None
-    n_leaves = max(int(tree["num_leaves"]) for tree in trees)
-    if n_leaves > max(WORDS) or any(tree["num_cat"] != "0" or tree.get("is_linear", "0") != "0" for tree in trees):
+    if any(tree["num_cat"] != "0" or tree.get("is_linear", "0") != "0" for tree in trees):
         return None
-    n_splits, nowhere = n_leaves - 1, 2 * n_leaves - 1
-    kind = _padded(trees, "decision_type", n_splits, 0, np.int64)
-    threshold = _padded(trees, "threshold", n_splits, 0, np.float64)
-    missing = kind >> MISSING_SHIFT
-    if not np.isin(missing, [NAN_IS_ZERO, NAN_IS_MISSING]).all():
-        return None
-    children = [_padded(trees, f"{side}_child", n_splits, -n_leaves - 1, np.int64) for side in ("left", "right")]
+    leaf_value = _padded(trees, "leaf_value", 0, 0, np.float64)
+    n_splits = leaf_value.shape[1] - 1
+    kind = _padded(trees, "decision_type", 1, 0, np.int64)
+    threshold = _padded(trees, "threshold", 1, 0, np.float64)
+    feature = _padded(trees, "split_feature", 1, -1, np.int64)
+    children = [_padded(trees, f"{side}_child", 1, -n_splits - 2, np.int64) for side in ("left", "right")]
     left, right = (np.where(side < 0, n_splits + ~side, side) for side in children)
-    if (np.minimum(left, right) <= np.arange(n_splits)).any() or (np.maximum(left, right) > nowhere).any():
+    _check_tree([int(tree["num_leaves"]) - 1 for tree in trees], feature, left, right)
+    fields = dict(line.split("=", 1) for line in lines if "=" in line)
+    if feature.max(initial=-1) > int(fields["max_feature_idx"]):
+        raise ValueError(f"a tree splits on feature {feature.max()}, above max_feature_idx")
+    missing = kind >> MISSING_SHIFT
+    if n_splits >= max(WORDS) or not np.isin(missing, [NAN_IS_ZERO, NAN_IS_MISSING]).all():
         return None
-    return _Splits(
-        _padded(trees, "split_feature", n_splits, -1, np.int64),
-        threshold,
-        np.where(missing == NAN_IS_MISSING, kind & DEFAULT_LEFT > 0, threshold >= 0),
-        left,
-        right,
-        _padded(trees, "leaf_value", n_leaves, 0, np.float64),
-    )
+    nan_goes_left = np.where(missing == NAN_IS_MISSING, kind & DEFAULT_LEFT > 0, threshold >= 0)
+    return _Splits(feature, threshold, nan_goes_left, left, right, leaf_value)
 
 
-def _padded(trees: list[dict[str, str]], name: str, width: int, fill: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A field of all trees, (n_trees, width)."""
-    values = np.full((len(trees), width), fill, dtype)
-    for row, tree in zip(values, trees, strict=True):
-        written = tree[name].split()
-        row[: len(written)] = written
+def _padded(trees: list[dict[str, str]], name: str, fewer: int, fill: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A field of all trees, (n_trees, width), of which each has so many fewer values than leaves."""
+    written = [tree[name].split() for tree in trees]
+    for tree, found in zip(trees, written, strict=True):
+        if len(found) != int(tree["num_leaves"]) - fewer:
+            raise ValueError(f"a tree of {tree['num_leaves']} leaves has {len(found)} values of {name}")
+    values = np.full((len(trees), max(map(len, written))), fill, dtype)
+    for row, found in zip(values, written, strict=True):
+        row[: len(found)] = found
     return values
+
+
+def _check_tree(sizes: list[int], feature: Codes, left: Codes, right: Codes) -> None:
+    """Refuse splits that make no tree: each leaf, and each split but the first, is the child of one earlier split."""
+    own, n_splits = np.array(sizes)[:, None], feature.shape[1]
+    place = np.arange(1, 2 * n_splits + 1)
+    is_child = np.where(place < n_splits, place < own, (place - n_splits <= own) & (own > 0))
+    expected = np.sort(np.where(is_child, place, 2 * n_splits + 1), axis=1)
+    known = np.array_equal(np.sort(np.hstack([left, right]), axis=1), expected)
+    later = (np.minimum(left, right) > np.arange(n_splits)).all()
+    if not known or not later or np.count_nonzero(feature >= 0) != own.sum():
+        raise ValueError("the splits of a tree make no tree")
 
 
 def _leaves_on_the_left(splits: _Splits) -> tuple[Masks, Doubles]:

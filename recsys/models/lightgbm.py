@@ -59,10 +59,11 @@ class Trees:
         self.text = text
         self.slope = slope
         try:
-            self._booster = lightgbm.Booster(model_str=text)
-        except lightgbm.basic.LightGBMError as error:
+            self._compiled = TreeScores.from_text(text)
+            # It ends the process over an altered tree too, where it is told sizes: it reads in threads then.
+            self._booster = lightgbm.Booster(model_str=re.sub(r"\ntree_sizes=.*", "", text, count=1))
+        except (lightgbm.basic.LightGBMError, KeyError, ValueError) as error:
             raise ValueError(f"the text of the trees is none that LightGBM wrote: {error}") from error
-        self._compiled = TreeScores.from_text(text)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Trees:
         return Trees(self.text, self.slope)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from functools import cache
 from pathlib import Path
@@ -278,6 +279,36 @@ def test_a_text_that_is_cut_short_is_refused_before_lightgbm_reads_it(text: Any)
         Trees(model.trees_.text[:2500], 1.0)
     with pytest.raises(ValueError, match="none that LightGBM wrote"):
         Trees("garbage\npandas_categorical:null\n", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "new", "message"),
+    [
+        ("num_leaves", None, "'num_leaves'"),
+        ("num_leaves", "0", "a tree of 0 leaves has"),
+        ("split_feature", None, "'split_feature'"),
+        ("split_feature", "-1", "values of split_feature"),
+        ("threshold", "x", "values of threshold"),
+        ("leaf_value", "1 2", "values of leaf_value"),
+        ("max_feature_idx", None, "max_feature_idx"),
+        ("max_feature_idx", "0", "above max_feature_idx"),
+    ],
+)
+def test_altered_trees_are_refused_and_do_not_end_the_process(field: str, new: str | None, message: str) -> None:
+    trees = fitted().trees_
+    assert trees is not None
+    line = "" if new is None else f"\n{field}={new}"
+    with pytest.raises(ValueError, match=f"the text of the trees is none that LightGBM wrote: .*{message}"):
+        Trees(re.sub(rf"\n{field}=.*", line, trees.text, count=1), 1.0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_splits_in_a_circle_are_refused(side: str) -> None:
+    trees = fitted().trees_
+    assert trees is not None
+    text = re.sub(rf"(\n{side}_child)=\S+", r"\1=0", trees.text, count=1)
+    with pytest.raises(ValueError, match="the splits of a tree make no tree"):
+        Trees(text, 1.0)
 
 
 @pytest.mark.parametrize(
