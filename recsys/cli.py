@@ -221,6 +221,11 @@ def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | 
                 f"Column {columns['timestamp']!r} of {file} holds what is no time ({error}); expected numbers or dates."
             ) from error
     ordered = rows if times is None else rows.sort_values("timestamp", kind="stable")
+    if min_rating is not None and "rating" in rows and not pd.api.types.is_numeric_dtype(rows["rating"].dtype):
+        raise InvalidInputError(
+            f"Column {columns['rating']!r} of {file} holds what is no number; expected ratings: mend the file, name "
+            f"another column with --rating-column, or leave --min-rating out."
+        )
     # A rating that does not count hides none that does.
     counts = ordered["rating"] >= min_rating if min_rating is not None and "rating" in rows else True
     repeated = ordered.assign(_counts=counts).duplicated(["user_id", "item_id", "_counts"])
@@ -279,7 +284,8 @@ def _read(file: Path, ids: list[str], asked: dict[str, str | None]) -> pd.DataFr
         if file.suffix in (".parquet", ".pq"):
             return pd.read_parquet(file)
         if file.suffix in (".csv", ".tsv"):
-            return pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=text)
+            # Without `index_col`, a delimiter at the end of every row moves all values one column to the right.
+            return pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=text, index_col=False)
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"{file} cannot be read: {error}; expected text in UTF-8: save it so from the program that wrote it."

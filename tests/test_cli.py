@@ -135,6 +135,17 @@ def test_ids_are_text_and_pairs_count_once_when_they_are_first_there() -> None:
     assert values["splits"][0]["hash"] == split.hash
 
 
+def test_a_delimiter_at_the_end_of_every_row_moves_no_column(data: Any) -> None:
+    Path("plain.csv").write_text(data.interactions[["user_id", "item_id", "rating"]].to_csv(index=False))
+    header, *rows = Path("plain.csv").read_text().splitlines()
+    Path("ended.csv").write_text("\n".join([header, *(row + "," for row in rows)]))
+    for name in ("plain", "ended"):
+        done = run(f"{name}.csv", "--model", "Popularity", "--scenario", "random", "--output", name)
+        assert done.exit_code == 0, done.stderr
+    plain, ended = (json.loads(Path(name, "report.json").read_text()) for name in ("plain", "ended"))
+    assert plain["results"] == ended["results"]
+
+
 def test_a_rating_that_does_not_count_hides_none_that_does() -> None:
     rng = np.random.default_rng(0)
     pairs = pd.DataFrame({"user": np.repeat(np.arange(20), 10), "item": np.tile(np.arange(10), 20)})
@@ -210,6 +221,7 @@ def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.
         (["other.csv"], "other.csv has no column 'user_id' or 'user', only 'a', 'b'; .* with --user-column"),
         (["ratings.csv", "--rating-column", "stars"], "no column 'stars', .* with --rating-column"),
         (["ratings.csv", "--timestamp-column", "word"], "Column 'word' of ratings.csv holds what is no time"),
+        (["ratings.csv", "--rating-column", "word", "--min-rating", 3], "Column 'word' of ratings.csv .* is no number"),
         (["ratings.csv", "--model", "EASY"], "--model is 'EASY', which is unknown. Did you mean 'EASE'"),
         (["ratings.csv", "--scenario", "cold"], "--scenario is 'cold', which is unknown. Did you mean '.*-cold'"),
         (
