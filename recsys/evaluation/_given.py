@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -87,7 +88,9 @@ class Given(BaseEstimator):
         lists = self.source
         if not isinstance(lists, pd.DataFrame):
             request = {"interactions": interactions, "exclude": exclude, "candidates": candidates}
-            lists = lists(self.train_, users, k, **request, random_state=self.random_state)
+            # It may change what it gets: lists are checked against what it was given.
+            train, asked, request = copy.deepcopy((self.train_, users, request))
+            lists = lists(train, asked, k, **request, random_state=self.random_state)
         lists = self._read(lists)
         lists = lists[lists["user_id"].isin(users)]
         if (lists["rank"] > k).any():

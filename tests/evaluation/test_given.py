@@ -222,3 +222,28 @@ def test_lists_are_no_longer_than_a_small_catalogue(data: Any, lists: pd.DataFra
     found = evaluator.evaluate({"Popularity": Popularity(), "Theirs": lists}, data).values("random", "Recall@500")
     assert (found["Theirs"] <= found["Popularity"] + 1e-12).all()
     assert found["Popularity"].mean() == 1.0
+
+
+def test_a_function_may_change_what_it_gets(data: Any) -> None:
+    def recommend(
+        train: pd.DataFrame, users: Any, k: int, *, change: bool, exclude: pd.DataFrame, **_: Any
+    ) -> pd.DataFrame:
+        found = Popularity().fit(train).recommend(users, k, exclude=exclude)
+        if change:
+            train["item_id"] = train["item_id"].iloc[0]
+            users[:] = users[0]
+        return found
+
+    def cheat(train: pd.DataFrame, users: Any, k: int, **_: Any) -> pd.DataFrame:
+        known = train.drop_duplicates("user_id").query("user_id in @users").assign(rank=1)
+        train["item_id"] = -1
+        return known
+
+    still, changed = (
+        judged(lambda *a, change=change, **b: recommend(*a, change=change, **b), data) for change in (False, True)
+    )
+    columns = ["user_id", "NDCG@5"]
+    expected, found = (each.per_user.query("model == 'Theirs'")[columns] for each in (still, changed))
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.warns(RecsysWarning, match="items that the user has in rows of train"):
+        judged(cheat, data)
