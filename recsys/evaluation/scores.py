@@ -108,7 +108,7 @@ def score_metrics(
     Raises
     ------
     InvalidInputError
-        If shapes do not fit, a score is NaN, nothing is relevant to a user, or a metric or `ties` is unknown.
+        If shapes do not fit, a score or a relevance is NaN, nothing is relevant to a user, or a metric or `ties` is unknown.
 
     References
     ----------
@@ -128,7 +128,12 @@ def score_metrics(
     0  0.667    0.5
     """
     cuts, names, ties = read_cuts(k), read_names(metrics), read_ties(ties)
-    values = np.asarray(scores)
+    try:
+        values = np.asarray(scores)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"`scores` is no array ({error}); expected numbers of shape (n_users, n_items)."
+        ) from error
     if values.ndim != 2 or not values.shape[1] or values.dtype.kind not in "iuf":
         raise InvalidInputError(
             f"`scores` has dtype {values.dtype} and shape {values.shape}; expected numbers of shape (n_users, n_items)."
@@ -155,7 +160,16 @@ def read_ties(ties: Any) -> str:
 
 def _read_relevant(relevant: Any, shape: tuple[int, ...]) -> core.Matrix:
     """The relevant pairs as a CSR matrix of the shape of the scores."""
-    wanted = sparse.csr_array(relevant, copy=True)
+    try:
+        wanted = sparse.csr_array(relevant, copy=True)
+        missing = np.isnan(wanted.data).any()
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"`relevant` is no matrix of numbers ({error}); expected one of shape {shape}, not zero where an item is "
+            f"relevant."
+        ) from error
+    if missing:
+        raise InvalidInputError("`relevant` holds NaN; expected 0 where an item is not relevant: fill it in.")
     wanted.sum_duplicates()
     wanted.eliminate_zeros()
     if wanted.shape != shape:

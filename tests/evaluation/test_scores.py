@@ -128,3 +128,21 @@ def test_what_cannot_be_judged_is_refused() -> None:
             score_metrics(wrong, relevant)
     with pytest.raises(InvalidTypeError, match=r"`k` is 1\.5"):
         score_metrics(scores, relevant, 1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, [["a", "b", "c"]] * 2, [[1], [1, 2]], np.ones((2, 3, 1)), np.full((2, 3), {})])
+def test_what_holds_no_numbers_is_refused_as_relevant(wrong: Any) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"`relevant` is no matrix of numbers .*; expected one of shape \(2, 3\)"
+    ):
+        score_metrics(np.zeros((2, 3)), wrong)
+
+
+def test_unknown_relevance_is_not_taken_for_a_hit() -> None:
+    with pytest.raises(InvalidInputError, match="`relevant` holds NaN; expected 0 where an item is not relevant"):
+        score_metrics(np.zeros((1, 2)), np.array([[1, np.nan]]))
+
+
+def test_scores_of_rows_of_unequal_length_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"`scores` is no array .*; expected numbers of shape"):
+        score_metrics([[1.0, 2.0], [1.0]], np.eye(2))
