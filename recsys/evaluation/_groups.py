@@ -34,7 +34,11 @@ def group_name(name: str, value: Any) -> str:
 
 def check_groups(groups: Any) -> list[str]:
     """The names of groups as a list; whether users have such attributes is for `attribute_groups` to say."""
-    if isinstance(groups, str) or not isinstance(groups, Sequence) or not all(isinstance(name, str) for name in groups):
+    if (
+        isinstance(groups, str)
+        or not isinstance(groups, Sequence)
+        or not all(isinstance(name, str) and name for name in groups)
+    ):
         raise InvalidTypeError(
             f"`groups` is {groups!r}; expected a sequence of names, such as ('history', 'popularity', 'gender')."
         )
@@ -61,7 +65,8 @@ def attribute_groups(groups: Sequence[str], users: pd.DataFrame | None, asked: p
     Raises
     ------
     InvalidInputError
-        If a column is missing, has no value for any of the users, or more than 20 different ones.
+        If a column is missing, has no value for any of the users, or more than 20 different ones, or two groups would
+        have one name.
     """
     found: dict[str, pd.Series] = {}
     for name in groups:
@@ -95,6 +100,12 @@ def attribute_groups(groups: Sequence[str], users: pd.DataFrame | None, asked: p
                 f"most {MOST_VALUES} for `groups`: cut them into bins with pandas.cut."
             )
         found[name] = values
+    called = pd.Index([group_name(name, value) for name, values in found.items() for value in values.cat.categories])
+    if not called.is_unique:
+        raise InvalidInputError(
+            f"`groups` gives two groups one name, {examples(called[called.duplicated()].unique())}; expected values of "
+            f"`data.users` that differ as text too: rename a column or a value."
+        )
     return found
 
 

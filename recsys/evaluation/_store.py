@@ -58,7 +58,8 @@ class Store:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             others = sorted(entry.name for entry in self.path.iterdir() if not ENTRY.fullmatch(entry.name))
-        except OSError as error:
+        # A name that no file can have is a ValueError.
+        except (OSError, ValueError) as error:
             raise PersistenceError(
                 f"`store` ({self.path}) cannot be used: {error}; expected a directory that can be written: choose "
                 f"another."

@@ -254,7 +254,7 @@ class Evaluator:
         check_numbers(self.seeds, "seeds")
         if max(self.seeds) > LARGEST_SEED:
             raise InvalidInputError(f"`seeds` holds {max(self.seeds)}; expected numbers up to {LARGEST_SEED}.")
-        if self.min_rating is not None and not isinstance(self.min_rating, Real):
+        if self.min_rating is not None and (not isinstance(self.min_rating, Real) or np.isnan(self.min_rating)):
             raise InvalidTypeError(f"`min_rating` is {self.min_rating!r}; expected a number, such as 4, or None.")
         check_groups(self.groups)
         if self.n_jobs is not None and (isinstance(self.n_jobs, bool) or not isinstance(self.n_jobs, Integral)):
@@ -277,6 +277,10 @@ class Evaluator:
                     f"{examples(interactions.columns)}; expected one: add it, or leave `min_rating` out."
                 )
             rated = interactions["rating"]
+            if isinstance(rated, pd.DataFrame):
+                raise InvalidInputError(
+                    "`data.interactions` has several columns 'rating'; expected one: drop the others."
+                )
             if not pd.api.types.is_numeric_dtype(rated.dtype):
                 raise InvalidTypeError(
                     f"Column 'rating' of `data.interactions` has dtype {rated.dtype}; expected numbers."
@@ -405,6 +409,8 @@ def _features(data: Any, seed: int) -> dict[str, FeatureTable]:
             continue
         if not isinstance(frame, pd.DataFrame):
             raise InvalidTypeError(f"`data.{name}` is of type {type(frame).__name__}; expected a DataFrame or None.")
+        if isinstance(frame.columns, pd.MultiIndex):
+            raise InvalidTypeError(f"`data.{name}` has columns of {frame.columns.nlevels} levels; expected names.")
         id_name = "user_id" if name == "users" else "item_id"
         if len(frame.columns.difference([id_name])):
             numbered = id_name not in frame.columns and frame.index.equals(pd.RangeIndex(len(frame)))

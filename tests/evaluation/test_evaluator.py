@@ -220,6 +220,9 @@ def test_what_is_no_data_is_refused(data: Any) -> None:
     unrated = {"interactions": data.interactions.drop(columns="rating")}
     with pytest.raises(InvalidInputError, match=r"`min_rating` is 4, but `data.interactions` has no column 'rating'"):
         Evaluator([LeaveLastOut()], min_rating=4).evaluate(MODELS, unrated)
+    twice = {"interactions": pd.concat([data.interactions, data.interactions[["rating"]]], axis=1)}
+    with pytest.raises(InvalidInputError, match=r"`data.interactions` has several columns 'rating'; expected one"):
+        Evaluator([LeaveLastOut()], min_rating=4).evaluate(MODELS, twice)
     with pytest.raises(InvalidTypeError, match=r"`data.items` is of type list; expected a DataFrame or None"):
         evaluator.evaluate(MODELS, {"interactions": data.interactions, "items": [1]})
 
@@ -292,6 +295,7 @@ def test_values_of_users_are_means_over_seeds(evaluation: Evaluation) -> None:
         ({"metrics": None}, "`metrics` is None; expected names"),
         ({"confidence": "0.95"}, "`confidence` is '0.95'; expected a number between 0 and 1"),
         ({"min_rating": "4"}, "`min_rating` is '4'; expected a number, such as 4, or None"),
+        ({"min_rating": float("nan")}, "`min_rating` is nan; expected a number, such as 4, or None"),
         ({"min_rating": 99}, "`min_rating` is 99, above every rating; the best is 5"),
         ({"baseline": ["Popularity"]}, "`baseline` is ['Popularity'], none of the models"),
         ({"n_resamples": 0}, "`n_resamples` is 0"),

@@ -186,7 +186,7 @@ def test_bad_groups_are_refused_before_work(small: Bunch) -> None:
 
         Evaluator([ByHand()], groups=groups).evaluate({"Popularity": Unfit()}, {**small, "users": users})
 
-    for wrong in ("history", 5, [5], None):
+    for wrong in ("history", 5, [5], None, [""]):
         with pytest.raises(InvalidTypeError, match=r"`groups` is .*; expected a sequence of names, such as"):
             evaluate(wrong)
     with pytest.raises(InvalidInputError, match=r"`groups` is \['history', 'history'\]; expected each name once"):
@@ -204,3 +204,9 @@ def test_bad_groups_are_refused_before_work(small: Bunch) -> None:
         evaluator.evaluate({"Popularity": Popularity()}, Bunch(interactions=pairs, users=many))
     with pytest.raises(InvalidTypeError, match=r"Column 'genres' of `data\.users` holds values that are no labels"):
         evaluate(["genres"], small.users.assign(genres=[["x"]] * 5))
+    with pytest.raises(InvalidInputError, match="`groups` gives two groups one name, 'age=F=1'; expected values of"):
+        evaluate(["age", "age=F"], small.users.assign(**{"age": "F=1", "age=F": 1}))
+    with pytest.raises(InvalidInputError, match="`groups` gives two groups one name, 'age=1'; expected values of"):
+        evaluate(["age"], small.users.assign(age=[1, "1", 1, 1, 1]))
+    with pytest.raises(InvalidTypeError, match=r"`data\.users` has columns of 2 levels; expected names"):
+        evaluate(["age"], pd.concat({"age": small.users}, axis=1))

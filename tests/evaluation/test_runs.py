@@ -341,6 +341,8 @@ def test_what_is_no_store_is_refused(data: Any, tmp_path: Path) -> None:
         evaluate(tmp_path)
     with pytest.raises(PersistenceError, match=r"`store` \(.*notes.txt\) cannot be used: .* choose another"):
         evaluate(tmp_path / "notes.txt")
+    with pytest.raises(PersistenceError, match=r"`store` \(.*\) cannot be used: embedded null byte; .* choose another"):
+        evaluate("nul\0")
     with pytest.raises(InvalidTypeError, match="`store` is 3; expected the name of a directory"):
         evaluate(3)
     with pytest.raises(InvalidInputError, match="`store` cannot tell the parameters of model 'Odd' from others"):
