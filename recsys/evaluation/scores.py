@@ -108,7 +108,8 @@ def score_metrics(
     Raises
     ------
     InvalidInputError
-        If shapes do not fit, a score or a relevance is NaN, nothing is relevant to a user, or a metric or `ties` is unknown.
+        If shapes do not fit, a score or a relevance is NaN, nothing is relevant to a user, or a metric or `ties` is
+        unknown.
 
     References
     ----------

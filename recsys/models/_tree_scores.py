@@ -35,6 +35,8 @@ LEAVES_AT_A_TIME = 2**17
 # In the type of a decision: the bit that sends NaN to the left, and from which bit on it says what NaN is.
 DEFAULT_LEFT, MISSING_SHIFT = 2, 2
 NAN_IS_ZERO, NAN_IS_MISSING = 0, 2
+# All types of decisions about numbers.
+KINDS = [0, 2, 4, 6, 8, 10]
 
 
 class Step(NamedTuple):
@@ -260,6 +262,9 @@ def _read(text: str) -> _Splits | None:
     fields = dict(line.split("=", 1) for line in lines if "=" in line)
     if feature.max(initial=-1) > int(fields["max_feature_idx"]):
         raise ValueError(f"a tree splits on feature {feature.max()}, above max_feature_idx")
+    # The first bit is that of a split by categories, of which there are none.
+    if not np.isin(kind, KINDS).all():
+        raise ValueError(f"a decision_type is none of {KINDS}")
     missing = kind >> MISSING_SHIFT
     if n_splits >= max(WORDS) or not np.isin(missing, [NAN_IS_ZERO, NAN_IS_MISSING]).all():
         return None

@@ -298,8 +298,17 @@ def test_altered_trees_are_refused_and_do_not_end_the_process(field: str, new: s
     trees = fitted().trees_
     assert trees is not None
     line = "" if new is None else f"\n{field}={new}"
+    text = re.sub(rf"\n{field}=.*", line, trees.text, count=1)
     with pytest.raises(ValueError, match=f"the text of the trees is none that LightGBM wrote: .*{message}"):
-        Trees(re.sub(rf"\n{field}=.*", line, trees.text, count=1), 1.0)
+        Trees(text, 1.0)
+
+
+def test_splits_by_categories_that_are_not_there_are_refused() -> None:
+    trees = fitted().trees_
+    assert trees is not None
+    text = re.sub(r"\ndecision_type=\d+", "\ndecision_type=99", trees.text, count=1)
+    with pytest.raises(ValueError, match="a decision_type is none of"):
+        Trees(text, 1.0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
