@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+from scipy import linalg, sparse
 from sklearn.linear_model import Ridge
 
-from recsys._sparse import Csr, pattern
+from recsys._sparse import Csr, pattern, with_constant
 from recsys.interactions import ContextRows
 from recsys.models._als import als_factors, pad_rows
 from recsys.models._als_systems import gather
@@ -27,6 +27,8 @@ KEEP_RATES = np.array([0.03, 0.15, 0.5])
 EASE_L2, ATTRIBUTE_L2 = 2.0, 2.0
 # The penalty of what content predicts, and the interactions after which an item's vector is trusted half.
 CONTENT_L2, TRUSTED_EVIDENCE = 5.0, 10.0
+# Up to so many columns of content their normal equations are solved at once, else each target by passes over them.
+MOST_COLUMNS = 4096
 # Vectors of histories that are gathered at a time: they stay in the cache of a core.
 PIECE_BYTES = 3 * 2**19
 
@@ -130,9 +132,16 @@ def content_map(content: Csr, targets: Doubles, counts: npt.NDArray[Any]) -> Dou
     trust = counts[known] / (counts[known] + TRUSTED_EVIDENCE)
     if not content[known].nnz:
         return np.vstack([np.zeros((content.shape[1], targets.shape[1])), np.average(targets[known], 0, trust)])
-    ridge = Ridge(CONTENT_L2, solver="sparse_cg", tol=1e-6)
-    ridge.fit(content[known].astype(np.float64), targets[known], sample_weight=trust)
-    return np.vstack([ridge.coef_.T, ridge.intercept_])
+    if content.shape[1] > MOST_COLUMNS:
+        ridge = Ridge(CONTENT_L2, solver="sparse_cg", tol=1e-6)
+        ridge.fit(content[known].astype(np.float64), targets[known], sample_weight=trust)
+        return np.vstack([ridge.coef_.T, ridge.intercept_])
+    inputs = with_constant(content[known]).astype(np.float64)
+    weighed = Csr(sparse.diags_array(trust) @ inputs)
+    gram = (inputs.T @ weighed).toarray()
+    gram[np.diag_indices(len(gram) - 1)] += CONTENT_L2
+    found: Doubles = linalg.solve(gram, weighed.T @ targets[known], assume_a="pos")
+    return found
 
 
 def mean_contexts(context: ContextRows | None, n_items: int) -> Doubles:

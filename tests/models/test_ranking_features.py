@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from recsys._sparse import Csr
@@ -17,7 +18,7 @@ from recsys.models import _ranking_factors as ranking_factors
 from recsys.models import _ranking_features as ranking_features
 from recsys.models import _ranking_table as sampling
 from recsys.models._als import als_half_step
-from recsys.models._ranking_factors import KEEP_RATES, fold_in
+from recsys.models._ranking_factors import KEEP_RATES, content_map, fold_in
 from recsys.models._ranking_features import PairFeatures, Queries
 from recsys.models._ranking_table import RankingTable, ranking_table
 
@@ -324,3 +325,18 @@ def test_features_of_noise_know_it_where_the_fold_is_not_left_out() -> None:
     leaky = learn(of, 16).pairs(queries(of), users, items)
     labels = np.asarray(of.matrix[users, items]).ravel() > 0
     assert max(areas(leaky, labels)) > 0.75
+
+
+@pytest.mark.parametrize("most_columns", [1, 4096])
+def test_the_content_map_is_a_weighed_ridge_regression(most_columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking_factors, "MOST_COLUMNS", most_columns)
+    rng = np.random.default_rng(0)
+    content, targets = item_features(40).matrix, rng.standard_normal((40, 3))
+    counts = rng.integers(0, 30, 40)
+    found = content_map(content, targets, counts)
+    known = counts > 0
+    ridge = Ridge(ranking_factors.CONTENT_L2)
+    trust = counts[known] / (counts[known] + ranking_factors.TRUSTED_EVIDENCE)
+    ridge.fit(content.toarray()[known].astype(np.float64), targets[known], sample_weight=trust)
+    np.testing.assert_allclose(found[:-1], ridge.coef_.T, atol=1e-5)
+    np.testing.assert_allclose(found[-1], ridge.intercept_, atol=1e-5)
