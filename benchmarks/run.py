@@ -43,6 +43,7 @@ from recsys.evaluation import (
     UserColdSplit,
     paired_bootstrap,
 )
+from recsys.evaluation.evaluation import OVERALL
 from recsys.evaluation.report import environment as environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -252,7 +253,7 @@ def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: 
         "environment": about,
         "seconds": round(seconds, 1),
         "splits": evaluation.splits.to_dict("records"),
-        "results": _records(table),
+        "results": _records(table[table["group"].isin([OVERALL, *GROUPS])]),
         "costs": _records(evaluation.costs),
     }
     return "\n".join(lines), values

@@ -279,13 +279,15 @@ def _read(file: Path, ids: list[str], asked: dict[str, str | None]) -> pd.DataFr
 
     if not file.is_file():
         raise InvalidInputError(f"There is no file {file}; expected a CSV or Parquet file: check the name.")
+    # Whether it is compressed pandas sees by itself.
+    kind = Path(file.name.lower().removesuffix(".gz")).suffix
     text = {name: str for part in ids for name in (asked[part], _name(part), part) if name is not None}
     try:
-        if file.suffix in (".parquet", ".pq"):
+        if kind in (".parquet", ".pq"):
             return pd.read_parquet(file)
-        if file.suffix in (".csv", ".tsv"):
+        if kind in (".csv", ".tsv"):
             # Without `index_col`, a delimiter at the end of every row moves all values one column to the right.
-            return pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=text, index_col=False)
+            return pd.read_csv(file, sep="\t" if kind == ".tsv" else ",", dtype=text, index_col=False)
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"{file} cannot be read: {error}; expected text in UTF-8: save it so from the program that wrote it."

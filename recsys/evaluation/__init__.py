@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Interval,
         bootstrap_interval,
         holm,
+        max_t_test,
         minimum_detectable_difference,
         paired_bootstrap,
         randomisation_test,
@@ -74,6 +75,7 @@ __all__ = [
     "holm",
     "intra_list_diversity",
     "make_ranking_scorer",
+    "max_t_test",
     "minimum_detectable_difference",
     "mrr",
     "ndcg",
@@ -102,7 +104,8 @@ _HOMES = {
     "scorer": "make_ranking_scorer",
     "scores": "score_metrics",
     "splits": "GlobalTimeSplit LeaveLastOut RandomSplit SparseSubset",
-    "statistics": "Interval bootstrap_interval holm minimum_detectable_difference paired_bootstrap randomisation_test",
+    "statistics": "Interval bootstrap_interval holm max_t_test minimum_detectable_difference paired_bootstrap "
+    "randomisation_test",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

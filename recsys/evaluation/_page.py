@@ -321,7 +321,7 @@ def markdown(report: Report) -> str:
         _plain(headline(report, main[main["metric"] == report.metric])),
         "",
         f"Means over users with {percent(found.confidence)} bootstrap intervals. Bold: the best of a column; ≈: cannot "
-        f"be told from it (paired randomisation test, p values adjusted by Holm).",
+        f"be told from it (randomisation test of all pairs at once, max-T).",
         "",
     ]
     for scenario, rows in overall.groupby("scenario", sort=False):

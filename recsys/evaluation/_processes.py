@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,9 +17,9 @@ import pandas as pd
 from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
 
-from recsys.exceptions import PersistenceError
+from recsys.exceptions import InvalidInputError, InvalidTypeError, PersistenceError
 
-__all__ = ["Done", "memory", "reset_peak", "run_tasks", "told"]
+__all__ = ["Done", "check_n_jobs", "memory", "reset_peak", "run_tasks", "told"]
 
 Task = TypeVar("Task")
 
@@ -32,6 +33,14 @@ class Done(NamedTuple):
     task: Any
     result: Any
     error: str = ""
+
+
+def check_n_jobs(n_jobs: Any) -> None:
+    """Refuse what is no number of processes."""
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral)):
+        raise InvalidTypeError(f"`n_jobs` is {n_jobs!r}; expected a whole number, such as 2, or None.")
+    if n_jobs == 0:
+        raise InvalidInputError("`n_jobs` is 0; expected a number of processes, -1 for one a core, or None.")
 
 
 def run_tasks(function: Callable[[Task], Iterable[Any]], tasks: Sequence[Task], n_jobs: int | None) -> Generator[Done]:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from recsys._requests import read_k
 from recsys.base import BaseRecommender
 from recsys.evaluation._given import Given, check_frames, is_given
 from recsys.evaluation._groups import attribute_groups, check_groups, row_groups
-from recsys.evaluation._processes import memory, reset_peak, told
+from recsys.evaluation._processes import check_n_jobs, memory, reset_peak, told
 from recsys.evaluation._runs import Fitted, Outcome, Runs, Splits
 from recsys.evaluation._splitting import LARGEST_SEED, check_numbers
 from recsys.evaluation._store import Store
@@ -81,7 +81,7 @@ class Evaluator:
         "popularity", by the train rows of the item ("popularity=new" without any, and the "tail", "mid" and "head",
         each a third of the other test rows); and columns of ``data.users`` of at most 20 values ("gender=F").
     n_resamples : int, default=5000
-        Bootstrap resamples of users.
+        Of users, for intervals; and flips of signs, for p values.
     confidence : float, default=0.95
         Of the intervals.
     verbose : bool, default=False
@@ -246,7 +246,8 @@ class Evaluator:
                 model._validate_params()
         if not isinstance(self.baseline, str) or self.baseline not in models:
             raise InvalidInputError(
-                f"`baseline` is {self.baseline!r}, none of the models. {did_you_mean(str(self.baseline), models)}"
+                f"`baseline` is {self.baseline!r}, none of the models; expected the one that the others are compared "
+                f"with. {did_you_mean(str(self.baseline), models)}"
             )
         for splitter in self.splitters:
             if isinstance(splitter, type) or not hasattr(splitter, "splits"):
@@ -257,10 +258,7 @@ class Evaluator:
         if self.min_rating is not None and (not isinstance(self.min_rating, Real) or np.isnan(self.min_rating)):
             raise InvalidTypeError(f"`min_rating` is {self.min_rating!r}; expected a number, such as 4, or None.")
         check_groups(self.groups)
-        if self.n_jobs is not None and (isinstance(self.n_jobs, bool) or not isinstance(self.n_jobs, Integral)):
-            raise InvalidTypeError(f"`n_jobs` is {self.n_jobs!r}; expected a whole number, such as 2, or None.")
-        if self.n_jobs == 0:
-            raise InvalidInputError("`n_jobs` is 0; expected a number of processes, -1 for one a core, or None.")
+        check_n_jobs(self.n_jobs)
         read_k(self.k)
         # A try with a list of one.
         one = pd.DataFrame({"user_id": [0], "item_id": [0], "rank": [1]})

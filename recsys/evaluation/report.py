@@ -17,7 +17,13 @@ import pandas as pd
 
 from recsys.evaluation import _page
 from recsys.evaluation.evaluation import SAMPLED, Evaluation
-from recsys.evaluation.statistics import holm, minimum_detectable_difference, paired_bootstrap, randomisation_test
+from recsys.evaluation.statistics import (
+    holm,
+    max_t_test,
+    minimum_detectable_difference,
+    paired_bootstrap,
+    randomisation_test,
+)
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean
 
 __all__ = ["Report", "environment"]
@@ -141,7 +147,7 @@ class Report:
             `Evaluation.table()`, and in each row how the model compares with the best one of its scenario, group and
             metric: ``best``, which all are that tie for it; ``level``, if it cannot be told from the best;
             ``from_best`` with ``from_best_low`` and ``from_best_high``, the paired difference and its interval;
-            ``from_best_p``, adjusted by `holm`; and ``detectable``, the `minimum_detectable_difference` from the best.
+            ``from_best_p``, by `max_t_test`; and ``detectable``, the `minimum_detectable_difference` from the best.
         """
         return self._frame.copy()
 
@@ -169,8 +175,10 @@ class Report:
             a, b = every[:, others], np.repeat(every[:, ~others], n_models - 1, axis=1)
             options: dict[str, Any] = {"n_resamples": found.n_resamples, "random_state": 0}
             difference = paired_bootstrap(a, b, confidence=found.confidence, **options)
-            p_values = np.asarray(randomisation_test(a, b, **options)).reshape(-1, n_models - 1)
-            adjusted = np.concatenate([holm(family) for family in p_values])
+            p_values = max_t_test(np.stack(values, axis=2), **options)
+            at = (~others).reshape(-1, n_models).argmax(axis=1)
+            of_best = p_values[at, :, np.arange(len(values))]
+            adjusted = of_best[others.reshape(of_best.shape)]
             detectable = minimum_detectable_difference(a, b, confidence=found.confidence)
             rows.loc[others, told] = np.column_stack([*difference, adjusted, detectable])
             rows.loc[others, "level"] = adjusted >= 1 - found.confidence

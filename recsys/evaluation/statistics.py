@@ -23,6 +23,7 @@ __all__ = [
     "Interval",
     "bootstrap_interval",
     "holm",
+    "max_t_test",
     "minimum_detectable_difference",
     "paired_bootstrap",
     "randomisation_test",
@@ -187,6 +188,73 @@ def randomisation_test(
     p: Values = (extreme / (n_resamples + 1)).reshape(differences.shape[1:])
     result: Statistic = p[()]
     return result
+
+
+def max_t_test(values: npt.ArrayLike, *, n_resamples: int = 5000, random_state: Any = None) -> Values:
+    r"""Two-sided p values of all pairs of models at once, adjusted for their number: whichever pair is looked at.
+
+    The signs of all differences of a user are flipped together, as in `randomisation_test`. With :math:`d_{ij}` the
+    differences of a pair, :math:`t_{ij} = |\sum d_{ij}| / \sqrt{\sum d_{ij}^2}`; where the largest t of any pair is at
+    least that of this pair in m of R random flips, ``p = (m + 1) / (R + 1)``. The chance that any two equal models are
+    told apart is kept, so the best one may be picked by the same values; `holm` knows of the number of tests, and not
+    that one side of each was picked.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_users, n_models) or (n_users, n_models, n_metrics)
+        Metrics share the flips; each is a family of its own.
+    n_resamples : int, default=5000
+        The smallest p value possible is ``1 / (n_resamples + 1)``.
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    ndarray of shape (n_models, n_models) or (n_models, n_models, n_metrics), float64
+        Symmetric, with 1 on the diagonal.
+
+    Raises
+    ------
+    InvalidInputError
+        If `values` is of another shape, empty or not finite, or `n_resamples` is below 1.
+
+    References
+    ----------
+    Westfall and Young, "Resampling-Based Multiple Testing", 1993, section 2.4 (single-step maxT).
+
+    Examples
+    --------
+    >>> hits = np.repeat([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 20, axis=0)
+    >>> max_t_test(hits, random_state=0)[0].round(2)
+    array([1., 1., 0.])
+    """
+    table = _numbers(values, "values")
+    if table.ndim not in (2, 3):
+        raise InvalidInputError(
+            f"`values` has shape {table.shape}; expected a row per user and a column per model: (n_users, n_models)."
+        )
+    _values(table.reshape(len(table), -1), "values")
+    _check_count(n_resamples, "n_resamples")
+    n_users, n_models = table.shape[:2]
+    models = table.reshape(n_users, n_models, -1)
+    first, second = np.triu_indices(n_models, 1)
+    products = np.einsum("umk,unk->mnk", models, models)
+    squares = np.einsum("mmk->mk", products)
+    size = squares[first] + squares[second]
+    spread = size - 2 * products[first, second]
+    # What is left of equal models is rounding.
+    equal = spread <= 1e-12 * size
+    scale = np.where(equal, 0, 1 / np.sqrt(np.where(equal, 1, spread)))
+    totals = models.sum(axis=0)
+    # Sums of the same terms in another order differ in the last bits: these are ties, not evidence.
+    bar = np.abs(totals[first] - totals[second]) * scale - 1e-9
+    extreme = np.ones_like(bar)
+    for _, kept in _coin_flips(n_users, n_resamples, random_state):
+        sums = 2 * (kept @ models.reshape(n_users, -1)).reshape(len(kept), *totals.shape) - totals
+        largest = np.max(np.abs(sums[:, first] - sums[:, second]) * scale, axis=1, initial=0)
+        extreme += (largest[:, None] >= bar).sum(axis=0)
+    p = np.ones((n_models, n_models, models.shape[2]))
+    p[first, second] = p[second, first] = extreme / (n_resamples + 1)
+    return p.reshape(n_models, n_models, *table.shape[2:])
 
 
 def holm(pvalues: npt.ArrayLike) -> Values:

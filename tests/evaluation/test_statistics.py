@@ -16,6 +16,7 @@ from scipy import stats
 from recsys.evaluation import (
     bootstrap_interval,
     holm,
+    max_t_test,
     minimum_detectable_difference,
     paired_bootstrap,
     randomisation_test,
@@ -149,6 +150,49 @@ def test_rounding_is_not_evidence() -> None:
 
 def test_smallest_p_value() -> None:
     assert randomisation_test(np.ones(100), np.zeros(100), n_resamples=99, random_state=0) == 0.01
+
+
+def test_max_t_of_two_models_is_the_randomisation_test() -> None:
+    values = np.random.default_rng(0).random((40, 2, 3))
+    values[:, 0, 0] += 0.1
+    found = max_t_test(values, n_resamples=400, random_state=1)
+    expected = randomisation_test(values[:, 0], values[:, 1], n_resamples=400, random_state=1)
+    assert found.shape == (2, 2, 3)
+    np.testing.assert_allclose(found[0, 1], expected)
+    np.testing.assert_array_equal(found[0, 1], found[1, 0])
+    np.testing.assert_array_equal(found[[0, 1], [0, 1]], 1)
+    np.testing.assert_array_equal(max_t_test(values[..., 1], n_resamples=400, random_state=1), found[..., 1])
+
+
+def test_max_t_against_all_sign_flips() -> None:
+    values = np.array([[3.0, 1, 0], [2, 2, 1], [5, 1, 1], [0, 1, 0], [4, 0, 2], [1, 1, 1], [3, 0, 0], [2, 1, 3]])
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    differences = np.stack([values[:, i] - values[:, j] for i, j in pairs], axis=1)
+    scale = np.sqrt((differences**2).sum(0))
+    flips = np.array(list(itertools.product([-1, 1], repeat=len(values))))
+    largest = (np.abs(flips @ differences) / scale).max(1)
+    exact = [(largest >= t - 1e-9).mean() for t in np.abs(differences.sum(0)) / scale]
+    found = max_t_test(values, n_resamples=40_000, random_state=0)
+    np.testing.assert_allclose([found[pair] for pair in pairs], exact, atol=0.01)
+    # Looking at all pairs costs something, and never gains.
+    alone = [float(randomisation_test(values[:, i], values[:, j], random_state=0)) for i, j in pairs]
+    assert (np.array(exact) >= np.array(alone) - 0.01).all()
+
+
+def test_max_t_calls_the_best_of_equal_models_better_as_rarely_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    easy = rng.normal(size=(300, 1, 1, 600))
+    values = (easy + rng.normal(size=(300, 6, 1, 600)) > 1).astype(float)[:, :, 0]
+    p_values = max_t_test(values, n_resamples=400, random_state=0)
+    assert 0.02 < (p_values.min(axis=(0, 1)) < 0.05).mean() < 0.08
+
+
+def test_max_t_of_equal_models_and_of_one() -> None:
+    values = np.random.default_rng(0).random((30, 1))
+    np.testing.assert_array_equal(max_t_test(values), [[1]])
+    np.testing.assert_array_equal(max_t_test(np.repeat(values, 3, axis=1)), np.ones((3, 3)))
+    apart = max_t_test(np.hstack([values, values, values + 1]), n_resamples=99, random_state=0)
+    np.testing.assert_array_equal(apart, [[1, 1, 0.01], [1, 1, 0.01], [0.01, 0.01, 1]])
 
 
 def test_holm_by_hand() -> None:
