@@ -151,7 +151,7 @@ class Given(BaseEstimator):
         lists = lists.assign(**found)
         if "rank" not in lists:
             # What is no number is refused below.
-            numbers = pd.to_numeric(lists["score"], errors="coerce")
+            numbers = pd.to_numeric(lists["score"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
             best_first = lists.iloc[np.argsort(-numbers, kind="stable")]
             lists = lists.assign(rank=best_first.groupby("user_id", sort=False).cumcount() + 1)
         if len(lists):

@@ -247,7 +247,6 @@ class Evaluation:
         rows = pd.DataFrame(
             {
                 "metric": np.tile(metrics, len(by_model)),
-                # As texts of NumPy, names would lose NULs at their end.
                 "model": pd.Index(list(by_model)).repeat(len(metrics)),
                 "n_users": len(users),
                 "mean": mean,

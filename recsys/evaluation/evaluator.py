@@ -238,8 +238,8 @@ class Evaluator:
             if not size:
                 raise InvalidInputError(f"`{name}` is empty; expected at least one.")
         for name, model in models.items():
-            if not isinstance(name, str):
-                raise InvalidTypeError(f"`models` has the key {name!r}; expected names, as text.")
+            if not isinstance(name, str) or "\0" in name:
+                raise InvalidTypeError(f"`models` has the key {name!r}; expected names, as text. None may hold NUL.")
             if isinstance(model, type) or not (hasattr(model, "recommend") or is_given(model)):
                 raise InvalidTypeError(f"`models` holds {model!r} as {name!r}; expected an estimator, such as EASE().")
             if isinstance(model, BaseRecommender):
