@@ -7,6 +7,8 @@ TRIALS ?= 6
 export RECSYS_DATA_HOME ?= $(CURDIR)/data
 
 VENV := .venv
+# What runs the package, and what developing it needs besides.
+RUNTIME := $(VENV)/runtime
 INSTALLED := $(VENV)/installed
 RUN := $(VENV)/bin/python -m
 
@@ -18,12 +20,16 @@ help: ## list the targets
 
 install: $(INSTALLED) ## create .venv and install the package in it, with the tested versions of all it needs
 
-# Again only when the requirements change.
-$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+# Again only when the requirements change. Modules are compiled when they are first imported: most never are.
+$(RUNTIME): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "recsys needs Python 3.10 or newer: make PYTHON=python3.12 install"; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --editable '.[test,benchmark,tune]' --constraint constraints.txt
+	$(RUN) pip install --quiet --no-compile --editable '.[report]' --constraint constraints.txt
+	@touch $@
+
+$(INSTALLED): $(RUNTIME)
+	$(RUN) pip install --quiet --no-compile --editable '.[test,benchmark,tune]' --constraint constraints.txt
 	@touch $@
 
 test: install ## run the whole test suite and report its coverage
@@ -36,7 +42,7 @@ lint: install ## check style and format with ruff
 types: install ## check types with mypy --strict
 	$(RUN) mypy
 
-benchmark: install ## measure every model: DATASET=ml-100k or ml-1m, SEEDS=1
+benchmark: $(RUNTIME) ## measure every model: DATASET=ml-100k or ml-1m, SEEDS=1
 	$(RUN) benchmarks.run --dataset $(DATASET) --seeds $(SEEDS)
 
 tune: install ## choose the parameters that the benchmark uses, on validation rows: DATASET, TRIALS=6

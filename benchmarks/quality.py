@@ -158,7 +158,7 @@ def plain_ridge(data: Data, train: pd.DataFrame, test: pd.DataFrame, candidates:
     """A ridge regression of genres, decades and title words on the columns of EASE: the reference of `item-cold`."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    ease = EASE().fit(train)
+    ease = EASE(l2=400.0).fit(train)
     hot = ease.items_.ids[ease.hot_items_]
     items = data.items.set_index("item_id")
     genres = items["genres"].str.join("|").str.get_dummies()
@@ -187,7 +187,10 @@ def user_cold(data: Data, seed: int) -> Iterator[Row]:
     """EASE and ContentEASE for each number of revealed interactions."""
     X, splits = protocol("user-cold").splits(data.interactions, seed)
     train = X.iloc[splits[0].train]
-    models = {"EASE": EASE().fit(train), "ContentEASE": ContentEASE(random_state=seed).fit(train, **data.features)}
+    models = {
+        "EASE": EASE(l2=400.0).fit(train),
+        "ContentEASE": ContentEASE(random_state=seed).fit(train, **data.features),
+    }
     for split in splits:
         revealed = X.iloc[split.revealed] if len(split.revealed) else None
         for name, model in models.items():

@@ -214,12 +214,16 @@ def remarks(name: str) -> list[str]:
     return found
 
 
-def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: float) -> tuple[str, dict[str, Any]]:
+def report(
+    evaluation: Evaluation, table: pd.DataFrame, data: Any, name: str, n_seeds: int, seconds: float
+) -> tuple[str, dict[str, Any]]:
     """The whole result as Markdown and as JSON values.
 
     Parameters
     ----------
     evaluation : Evaluation
+    table : DataFrame
+        ``evaluation.table()``.
     data : Bunch
     name : str
         Of the data set.
@@ -232,8 +236,7 @@ def report(evaluation: Evaluation, data: Any, name: str, n_seeds: int, seconds: 
     markdown : str
     values : dict
     """
-    table, about = evaluation.table(), environment()
-    n = len(data.interactions)
+    about, n = environment(), len(data.interactions)
     lines = [
         f"# {name}: {n:,} interactions, {data.users.shape[0]:,} users, {data.items.shape[0]:,} items\n",
         f"All ratings are positives; whole catalogue but for what a user has seen, unless the scenario says otherwise; "
@@ -310,7 +313,12 @@ def main(arguments: list[str] | None = None) -> None:
         evaluator = Evaluator([splitters()[scenario]], seeds=range(options.seeds), groups=APART, verbose=True)
         parts.append(evaluator.evaluate(chosen, data))
     evaluation = joined(parts)
-    markdown, values = report(evaluation, data, name, options.seeds, time.perf_counter() - started)
+    sizes = f"{len(data.interactions):,} interactions of {len(data.users):,} users with {len(data.items):,} items."
+    notes = [sizes, "All ratings are positives.", *remarks(name)]
+    page = Report(evaluation, title=name, notes=" ".join(notes).replace("``", ""))
+    # It holds `evaluation.table()`, and more, which the page alone shows.
+    table = page.frame().loc[:, :"error"]
+    markdown, values = report(evaluation, table, data, name, options.seeds, time.perf_counter() - started)
     print(markdown)
     complete = set(options.models) == set(models()) and set(options.scenarios) == set(splitters())
     if not complete:
@@ -320,12 +328,10 @@ def main(arguments: list[str] | None = None) -> None:
     stem = options.output / name
     stem.with_suffix(".md").write_text(markdown)
     stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
-    sizes = f"{len(data.interactions):,} interactions of {len(data.users):,} users with {len(data.items):,} items."
-    notes = [sizes, "All ratings are positives.", *remarks(name)]
-    Report(evaluation, title=name, notes=" ".join(notes).replace("``", "")).to_html(stem.with_suffix(".html"))
+    page.to_html(stem.with_suffix(".html"))
     print(f"Written: {stem}.md, {stem}.json and {stem}.html")
     if options.output == RESULTS:
-        README.write_text(with_table(README.read_text(), name, summary_table(evaluation, evaluation.table())))
+        README.write_text(with_table(README.read_text(), name, summary_table(evaluation, table)))
 
 
 if __name__ == "__main__":

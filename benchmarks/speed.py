@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     [split] = LeaveLastOut().splits(pairs, groups=data.interactions["timestamp"])
     # implicit asks for this: its own threads would fight those of BLAS. EASE and its peer have the same one thread.
     with threadpool_limits(1, "blas"):
-        model = MatrixFactorization(random_state=0)
+        model = MatrixFactorization(n_factors=64, alpha=1.0, l2=30.0, random_state=0)
         contest = Contest(pairs.iloc[split.train], pairs.iloc[split.test], model, options.threads)
         ndcg = {
             "recsys": contest.ndcg(contest.recommend()),

@@ -228,14 +228,34 @@ class Evaluation:
             If nothing was measured by these names.
         """
         check_names(scenario=scenario, metric=metric, group=group)
-        rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
-        rows = rows[~self._failed(rows)]
-        if metric not in self.metrics_in(scenario) or not len(rows):
+        found = self.values_by_metric(scenario, group)
+        if metric not in found:
             raise InvalidInputError(
                 f"Nothing was measured for scenario {scenario!r}, metric {metric!r} and group {group!r}; expected "
                 f"names that stand in `table()`."
             )
-        return rows.pivot_table(metric, "user_id", "model", observed=True, sort=False)
+        return found[metric]
+
+    def values_by_metric(self, scenario: str, group: str = OVERALL) -> dict[str, pd.DataFrame]:
+        """The `values` of every metric.
+
+        Parameters
+        ----------
+        scenario, group : str
+            As in `table`.
+
+        Returns
+        -------
+        dict of str to DataFrame of shape (n_users, n_models)
+            By metric; empty where nothing was measured.
+        """
+        rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
+        rows = rows[~self._failed(rows)]
+        if not len(rows):
+            return {}
+        metrics = self.metrics_in(scenario)
+        values = rows.pivot_table(metrics, "user_id", "model", observed=True, sort=False)
+        return {metric: cast("pd.DataFrame", values[metric]) for metric in metrics}
 
     def _rows(self, by_model: dict[str, pd.DataFrame]) -> pd.DataFrame:
         """Means of the models of a scenario, and differences from the baseline; all share the resamples of users."""

@@ -154,12 +154,12 @@ class Report:
     def _from_best(self, scenario: str, group: str) -> pd.DataFrame:
         """The models of a scenario and group against the best one, in each metric; all share the resamples of users."""
         found = self.evaluation
-        metrics = found.metrics_in(scenario)
-        values = [found.values(scenario, metric, group) for metric in metrics]
+        by_metric = found.values_by_metric(scenario, group)
+        values = list(by_metric.values())
         rows = pd.concat(
             [
                 pd.DataFrame({"metric": metric, "model": part.columns, "mean": part.mean().to_numpy()})
-                for metric, part in zip(metrics, values, strict=True)
+                for metric, part in by_metric.items()
             ],
             ignore_index=True,
         ).assign(scenario=scenario, group=group, level=False)

@@ -56,7 +56,7 @@ class ContrastiveRecommender(VectorRecommender):
         Dimensions of the vectors.
     max_iter : int, default=38
         Epochs: passes over all users (with context: over all users in each context); a third of them in `partial_fit`.
-    learning_rate : float, default=0.006
+    learning_rate : float, default=0.0062
         Of Adam.
     batch_size : int, default=None
         Queries in a step. None: an eighth of them, up to 512.
@@ -144,7 +144,7 @@ class ContrastiveRecommender(VectorRecommender):
         *,
         n_factors: int = 128,
         max_iter: int = 38,
-        learning_rate: float = 0.006,
+        learning_rate: float = 0.0062,
         batch_size: int | None = None,
         id_dropout: float = 0.42,
         field_dropout: float = 0.1,

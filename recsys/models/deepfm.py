@@ -66,9 +66,9 @@ class DeepFM(BaseRecommender):
         Of Adam.
     batch_size : int, default=None
         Pairs in a step, positives and negatives. None: a 64th of an epoch, up to 32,768.
-    n_negatives : int, default=4
+    n_negatives : int, default=7
         Negatives drawn for each positive; all positives of a user in a step share them.
-    dropout : float, default=0.2
+    dropout : float, default=0.25
         Share of the units of each hidden layer that are dropped in training, in steps of 1/256.
     l2 : float, default=0.0
         Weight of the squared norm of the field vectors of a user and of an item, on average, beside the loss.
@@ -139,8 +139,8 @@ class DeepFM(BaseRecommender):
         max_iter: int = 6,
         learning_rate: float = 0.003,
         batch_size: int | None = None,
-        n_negatives: int = 4,
-        dropout: float = 0.2,
+        n_negatives: int = 7,
+        dropout: float = 0.25,
         l2: float = 0.0,
         id_dropout: float = 0.5,
         min_rating: float | None = None,

@@ -33,8 +33,8 @@ class ContentKNN(BaseRecommender):
 
     Parameters
     ----------
-    n_neighbors : int, default=100
-        Neighbours kept an item.
+    n_neighbors : int, default=6
+        Neighbours kept an item; of equally similar ones those that came first.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
 
@@ -56,7 +56,7 @@ class ContentKNN(BaseRecommender):
         "min_rating": [Real, None],
     }
 
-    def __init__(self, *, n_neighbors: int = 100, min_rating: float | None = None) -> None:
+    def __init__(self, *, n_neighbors: int = 6, min_rating: float | None = None) -> None:
         self.n_neighbors = n_neighbors
         self.min_rating = min_rating
 
@@ -127,7 +127,7 @@ class DemographicKNN(BaseRecommender):
 
     Parameters
     ----------
-    n_neighbors : int, default=500
+    n_neighbors : int, default=625
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
 
@@ -153,7 +153,7 @@ class DemographicKNN(BaseRecommender):
 
     _uses_user_features = True
 
-    def __init__(self, *, n_neighbors: int = 500, min_rating: float | None = None) -> None:
+    def __init__(self, *, n_neighbors: int = 625, min_rating: float | None = None) -> None:
         self.n_neighbors = n_neighbors
         self.min_rating = min_rating
 

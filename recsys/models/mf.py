@@ -57,18 +57,18 @@ class MatrixFactorization(VectorRecommender):
 
     Parameters
     ----------
-    n_factors : int, default=64
+    n_factors : int, default=96
     loss : {"als", "bpr"}, default="als"
     max_iter : int, default=15
         Rounds; each solves for all users and all items, or passes over the positives twice. A third of them in
         `partial_fit`.
-    alpha : float, default=1.0
+    alpha : float, default=1.7
         How much more a positive of weight 1 counts than an unobserved pair; with "als".
-    l2 : float, default=30.0
+    l2 : float, default=29.0
         The regularisation :math:`\lambda`; with "bpr" a tenth of it. It counts in interactions: the vector of a user or
         item that has far fewer of them stays near its prior. Small data want a smaller one: of 50 users with 8
         interactions each, nothing is learned at 30, and the most at about 3.
-    feature_l2 : float, default=10.0
+    feature_l2 : float, default=40.0
         The penalty of the maps A and B, against one for each user or item: they minimise
         :math:`\sum_u \|x_u - m_u\|^2 + \mu \|A\|^2`, and likewise for items.
     learning_rate : float, default=0.1
@@ -124,12 +124,12 @@ class MatrixFactorization(VectorRecommender):
     def __init__(
         self,
         *,
-        n_factors: int = 64,
+        n_factors: int = 96,
         loss: Literal["als", "bpr"] = "als",
         max_iter: int = 15,
-        alpha: float = 1.0,
-        l2: float = 30.0,
-        feature_l2: float = 10.0,
+        alpha: float = 1.7,
+        l2: float = 29.0,
+        feature_l2: float = 40.0,
         learning_rate: float = 0.1,
         min_rating: float | None = None,
         random_state: Any = None,

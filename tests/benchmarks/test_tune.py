@@ -34,19 +34,37 @@ def test_every_scenario_gets_its_trials_and_the_benchmark_uses_what_they_found(
         monkeypatch.setattr(module, "TUNED", tmp_path)
         monkeypatch.setattr(module, "models", lambda: {"Popularity": Popularity(), "EASE": EASE(l2=1e6)})
         monkeypatch.setattr(module, "splitters", lambda: {"leave-last-out": LeaveLastOut()})
+    monkeypatch.setitem(tune.STARTS, "EASE", {"l2": 1e6})
     arguments = ["--models", "EASE", "--scenarios", "leave-last-out", "--trials", "3"]
     tune.main(arguments)
     written = (tmp_path / "ml-100k.json").read_text()
     found = json.loads(written)["models"]["EASE"]["leave-last-out"]
     assert found["n_trials"] == len(found["trials"]) == 3
     assert found["trials"][0]["params"] == {"l2": 1e6}
-    assert found["value"] == max(trial["value"] for trial in found["trials"]) > found["default_value"]
+    assert found["value"] == max(trial["value"] for trial in found["trials"]) > found["start_value"]
     tuned = run.tuned_models("ml-100k", "leave-last-out")
     assert tuned["EASE"].get_params()["l2"] == found["params"]["l2"]
     assert run.tuned_models("ml-1m", "leave-last-out")["EASE"].get_params()["l2"] == 1e6
     # From the same seed the same trials.
     tune.main(arguments)
     assert (tmp_path / "ml-100k.json").read_text() == written
+
+
+@pytest.mark.parametrize("name", tune.SPACES)
+def test_a_search_starts_within_its_space(name: str) -> None:
+    space, start = tune.SPACES[name], tune.STARTS[name]
+    assert list(start) == list(space)
+    assert all(space[key]._contains(value) for key, value in start.items())
+
+
+@pytest.mark.parametrize("name", tune.SPACES)
+def test_defaults_are_what_won_on_movielens_1m_to_two_digits(name: str) -> None:
+    won = json.loads((run.TUNED / "ml-1m.json").read_text())["best_of_all"][name]["params"]
+    assert set(won) == set(tune.SPACES[name])
+    defaults = run.models()[name].get_params()
+    assert {key: defaults[key] for key in won} == {
+        key: value if isinstance(value, int) else float(f"{value:.2g}") for key, value in won.items()
+    }
 
 
 def test_values_of_a_known_answer(ml_100k: Any) -> None:

@@ -178,3 +178,11 @@ def test_all_neighbours_are_group_popularity() -> None:
         share = members["item_id"].value_counts() / members["user_id"].nunique()
         scores = model.predict(pd.DataFrame({"user_id": [user] * 20, "item_id": np.arange(20)}))
         np.testing.assert_allclose(scores, share.reindex(np.arange(20)).fillna(0), rtol=1e-5)
+
+
+def test_of_equally_similar_items_those_that_came_first_are_neighbors() -> None:
+    X = pd.DataFrame({"user_id": [1, 2, 3], "item_id": ["tea", "ale", "milk"]})
+    items = pd.DataFrame({"kind": "drink"}, index=["tea", "ale", "milk", "juice"])
+    model = ContentKNN(n_neighbors=1).fit(X, item_features=items)
+    kept = model.neighbors_[model.items_.encode(["tea", "ale", "milk", "juice"])].indices
+    assert model.items_.decode(kept).tolist() == ["ale", "tea", "tea", "tea"]
