@@ -24,7 +24,7 @@ install: $(INSTALLED) ## create .venv and install the package in it, with the te
 $(RUNTIME): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "recsys needs Python 3.10 or newer: make PYTHON=python3.12 install"; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(RUN) pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(RUN) pip install --quiet --no-compile --editable '.[report]' --constraint constraints.txt
 	@touch $@
 

@@ -152,7 +152,7 @@ def measure_full_ranking(rounds: int) -> dict[str, Any]:
     pairs = data.interactions[["user_id", "item_id"]]
     [split] = LeaveLastOut().splits(pairs, groups=data.interactions["timestamp"])
     train, test = pairs.iloc[split.train], pairs.iloc[split.test]
-    model = MatrixFactorization(random_state=0).fit(train)
+    model = MatrixFactorization(n_factors=64, random_state=0).fit(train)
     everyone = test["user_id"].unique()
     seconds: dict[str, list[float]] = {"recommend": [], "ranking_metrics": []}
     for _ in range(rounds):

@@ -330,8 +330,10 @@ def main(arguments: list[str] | None = None) -> None:
     stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
     page.to_html(stem.with_suffix(".html"))
     print(f"Written: {stem}.md, {stem}.json and {stem}.html")
-    if options.output == RESULTS:
-        README.write_text(with_table(README.read_text(), name, summary_table(evaluation, table)))
+    text = README.read_text()
+    if options.output == RESULTS and f"<!-- table: {name} -->" in text:
+        README.write_text(with_table(text, name, summary_table(evaluation, table)))
+        print(f"Written: the table in {README}")
 
 
 if __name__ == "__main__":

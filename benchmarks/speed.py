@@ -79,7 +79,7 @@ class Contest:
         self.confidence = sparse.csr_matrix(self.matrix, copy=True)
         self.confidence.data = 1 + model.alpha * self.confidence.data
         self.users = np.arange(self.matrix.shape[0])
-        self.ease = EASE()
+        self.ease = EASE(l2=400.0)
         self.rival = self.new_rival(model.max_iter)
         self.rival.fit(self.confidence, show_progress=False)
 

@@ -6,8 +6,8 @@ A trial fits a model on a part of the train rows of a scenario (of seed 0) and i
 which the scenario's own splitter has cut out: held-out last rows, new users, new items. The test rows are never seen.
 The first trial is the start of the space, the others are a seeded quasi-random (Sobol) sequence: every scenario of a
 model sees the same candidates, so that one can also be judged over all of them. The best over all scenarios of
-MovieLens-1M, to two digits, are the defaults of an estimator. Chosen parameters and the log of all trials go to
-``benchmarks/tuned/DATASET.json``, which ``make benchmark`` uses.
+MovieLens-1M, in two digits where it is not whole, are the defaults of an estimator. Chosen parameters and the log of
+all trials go to ``benchmarks/tuned/DATASET.json``, which ``make benchmark`` uses.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ class Evaluation:
         InvalidInputError
             If nothing was measured by these names.
         """
-        check_names(scenario=scenario, metric=metric, group=group)
+        check_names(metric=metric)
         found = self.values_by_metric(scenario, group)
         if metric not in found:
             raise InvalidInputError(
@@ -249,6 +249,7 @@ class Evaluation:
         dict of str to DataFrame of shape (n_users, n_models)
             By metric; empty where nothing was measured.
         """
+        check_names(scenario=scenario, group=group)
         rows = self.per_user[(self.per_user["scenario"] == scenario) & (self.per_user["group"] == group)]
         rows = rows[~self._failed(rows)]
         if not len(rows):

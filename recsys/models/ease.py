@@ -35,7 +35,7 @@ class EASE(BaseRecommender):
     Parameters
     ----------
     l2 : float, default=1100.0
-        The regularisation :math:`\lambda`.
+        The regularisation :math:`\lambda`. It counts in interactions: small data want a smaller one.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
 

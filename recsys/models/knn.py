@@ -34,7 +34,8 @@ class ContentKNN(BaseRecommender):
     Parameters
     ----------
     n_neighbors : int, default=6
-        Neighbours kept an item; of equally similar ones those that came first.
+        Neighbours kept an item; of equally similar ones those that came first. Where features cannot tell items apart,
+        and many are alike, more are better.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
 

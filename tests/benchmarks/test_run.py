@@ -44,6 +44,7 @@ def test_everything_is_printed_and_written(
     assert best["low"] < best["mean"] < best["high"]
     assert f"{best['mean']:.4f} [{best['low']:.4f}, {best['high']:.4f}]" in markdown
     assert best["difference_low"] > 0
+    assert list(best)[-3:] == ["p_value", "seed_std", "error"]
     page = (tmp_path / "ml-100k.html").read_text()
     assert f">{best['mean']:.4f}<" in page
     assert "100,000 interactions of 943 users with 1,682 items." in page

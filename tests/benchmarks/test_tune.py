@@ -34,13 +34,13 @@ def test_every_scenario_gets_its_trials_and_the_benchmark_uses_what_they_found(
         monkeypatch.setattr(module, "TUNED", tmp_path)
         monkeypatch.setattr(module, "models", lambda: {"Popularity": Popularity(), "EASE": EASE(l2=1e6)})
         monkeypatch.setattr(module, "splitters", lambda: {"leave-last-out": LeaveLastOut()})
-    monkeypatch.setitem(tune.STARTS, "EASE", {"l2": 1e6})
+    monkeypatch.setitem(tune.STARTS, "EASE", {"l2": 1e5})
     arguments = ["--models", "EASE", "--scenarios", "leave-last-out", "--trials", "3"]
     tune.main(arguments)
     written = (tmp_path / "ml-100k.json").read_text()
     found = json.loads(written)["models"]["EASE"]["leave-last-out"]
     assert found["n_trials"] == len(found["trials"]) == 3
-    assert found["trials"][0]["params"] == {"l2": 1e6}
+    assert found["trials"][0]["params"] == {"l2": 1e5}
     assert found["value"] == max(trial["value"] for trial in found["trials"]) > found["start_value"]
     tuned = run.tuned_models("ml-100k", "leave-last-out")
     assert tuned["EASE"].get_params()["l2"] == found["params"]["l2"]

@@ -57,7 +57,7 @@ CASES = {
         uses_user_features=True,
         uses_item_features=True,
     ),
-    # All items are neighbours: of equally similar ones, too, which are kept follows their order.
+    # All items are neighbours here: which of equally similar ones are kept follows their order.
     "ContentKNN": Case(partial(ContentKNN, n_neighbors=100), closed_form=True, uses_item_features=True),
     "MatrixFactorization": Case(
         partial(MatrixFactorization, n_factors=4, alpha=5.0, l2=1.0, random_state=0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -402,6 +403,20 @@ def test_a_model_that_fails_says_why_and_the_others_go_on(data: Any) -> None:
     assert failed["mean"].isna().all()
     rest = table[table["error"] == ""].reset_index(drop=True)
     pd.testing.assert_frame_equal(rest, sound.table().reset_index(drop=True), check_dtype=False)
+
+
+def test_who_failed_with_one_seed_has_no_values(data: Any) -> None:
+    sound = Evaluator([LeaveLastOut()], seeds=(0, 1), n_resamples=20).evaluate(MODELS, data)
+    row = {"scenario": "leave-last-out", "seed": 1, "model": "EASE", "error": "MemoryError: no room"}
+    found = replace(sound, failures=pd.DataFrame([row]))
+    by_metric = found.values_by_metric("leave-last-out")
+    assert list(by_metric) == found.metrics
+    for metric, values in by_metric.items():
+        pd.testing.assert_frame_equal(values, sound.values("leave-last-out", metric).drop(columns="EASE"))
+        pd.testing.assert_frame_equal(values, found.values("leave-last-out", metric))
+    assert found.values_by_metric("no such scenario") == {}
+    with pytest.raises(InvalidTypeError, match="`scenario` is 3; expected a name"):
+        found.values_by_metric(3)  # type: ignore[arg-type]
 
 
 def test_a_baseline_that_fails_leaves_the_means(data: Any) -> None:
