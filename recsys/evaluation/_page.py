@@ -243,6 +243,28 @@ def _binned(rows: pd.DataFrame, looks: dict[str, _charts.Look], metric: str) -> 
     return charts
 
 
+def _attributes(rows: pd.DataFrame, looks: dict[str, _charts.Look], models: list[str]) -> list[dict[str, Any]]:
+    """A table for each attribute of users whose values are groups; `rows` are of one metric."""
+    parts = rows["group"].str.partition("=")
+    rows = rows.assign(attribute=parts[0], value=parts[2])[(parts[1] == "=") & ~parts[0].isin(list(BINS))]
+    tables = []
+    for name, part in rows.groupby("attribute", sort=False):
+        tops = part.groupby("value")["high"].max()
+        cells = {(row["model"], row["value"]): _cell(row, tops[row["value"]]) for row in part.to_dict("records")}
+        sizes = part.drop_duplicates("value").set_index("value")["n_users"]
+        found = [model for model in models if (model, sizes.index[0]) in cells]
+        tables.append(
+            {
+                "name": name,
+                "columns": [(value, _counted(n, "user")) for value, n in sizes.items()],
+                "rows": [
+                    {"look": looks[model], "cells": [cells[model, value] for value in sizes.index]} for model in found
+                ],
+            }
+        )
+    return tables
+
+
 def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that have a value; without an interval it is one of no width."""
     rows = rows[rows["mean"].notna()]
@@ -263,7 +285,8 @@ def _scenario(report: Report, frame: pd.DataFrame, name: str, looks: dict[str, _
     }
     records = {(row["model"], row["metric"], row["group"]): row for row in rows.to_dict("records")}
     lines = []
-    for model in sorted(rows["model"].unique(), key=lambda model: -_or_zero(records[model, metric, OVERALL]["mean"])):
+    models = sorted(rows["model"].unique(), key=lambda model: -_or_zero(records[model, metric, OVERALL]["mean"]))
+    for model in models:
         own = records[model, metric, OVERALL]
         failed = bool(own["error"])
         lines.append(
@@ -291,6 +314,7 @@ def _scenario(report: Report, frame: pd.DataFrame, name: str, looks: dict[str, _
         "scatter": _charts.scatter(main.assign(seconds=seconds), looks, metric) if len(main) > 1 else None,
         "groups": _charts.groups(parts, looks, metric) if len(shown) > 1 else None,
         "binned": _binned(rows[rows["metric"] == metric], looks, metric),
+        "attributes": _attributes(rows[rows["metric"] == metric], looks, models),
     }
 
 
@@ -335,12 +359,25 @@ def markdown(report: Report) -> str:
                 cells = own.set_index("metric").loc[metrics]
                 table.append([_plain(str(model)), *(_markdown_cell(row) for _, row in cells.iterrows())])
         lines += [f"| {' | '.join(row)} |" for row in table]
-        lines.append("")
+        lines += ["", *_markdown_groups(frame[frame["scenario"] == scenario], report.metric_in(str(scenario)))]
     columns = ["scenario", "seed", "hash", "train", "revealed", "test"]
     lines += ["## Splits", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for row in found.splits[columns].to_dict("records"):
         lines.append(f"| {' | '.join(_plain(str(value)) for value in row.values())} |")
     return "\n".join(lines) + "\n"
+
+
+def _markdown_groups(rows: pd.DataFrame, metric: str) -> list[str]:
+    """The lines of a table with a row a group of test rows, in the main metric; none where there are not several."""
+    rows = rows[(rows["group"] != OVERALL) & (rows["metric"] == metric)]
+    if rows["group"].nunique() < 2:
+        return []
+    models = [str(name) for name in rows["model"].unique()]
+    lines = [f"| {metric} of | users | {' | '.join(map(_plain, models))} |", f"| --- | ---: |{' ---: |' * len(models)}"]
+    for group, part in rows.groupby("group", sort=False):
+        cells = [_markdown_cell(row) for _, row in part.set_index("model").loc[models].iterrows()]
+        lines.append(f"| {_plain(str(group))} | {part['n_users'].iloc[0]:,} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _counted(n: int, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recsys.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, randomisation_test
-from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
+from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, examples
 
 __all__ = ["Evaluation", "OVERALL", "SAMPLED"]
 
@@ -116,6 +117,11 @@ class Evaluation:
         DataFrame
             As `table`, of all test rows; ``group`` is that of the users.
 
+        Warns
+        -----
+        DataWarning
+            If it lacks users who were tested.
+
         Raises
         ------
         InvalidInputError
@@ -146,6 +152,14 @@ class Evaluation:
             raise InvalidInputError(
                 f"`groups` tells of no user that was tested: it is of {examples(groups.index)}, they are "
                 f"{examples(rows['user_id'].unique())}; expected the group of each: index it by user id."
+            )
+        lacking = rows["user_id"][~rows["user_id"].isin(groups.index)].unique()
+        if len(lacking):
+            warnings.warn(
+                f"`groups` lacks {len(lacking):,} of {rows['user_id'].nunique():,} users who were tested, "
+                f"{examples(lacking)}: they are left out. Is it indexed by user id?",
+                DataWarning,
+                stacklevel=2,
             )
         return replace(self, per_user=rows.assign(group=labels)[labels.notna()]).table()
 

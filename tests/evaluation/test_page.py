@@ -65,9 +65,44 @@ def test_each_chart_is_once_on_the_page_of_its_scenario(report: Report) -> None:
     assert not re.search(r"<button[^>]*>[^<]*=(head|F|10-19)", text)
 
 
+def test_an_attribute_of_users_has_a_table_in_each_scenario(report: Report) -> None:
+    rows = report.frame().query("metric == 'NDCG@10'")
+    for scenario in page(report)["scenarios"]:
+        frame = rows[rows["scenario"] == scenario["name"]].set_index(["group", "model"])
+        [table] = scenario["attributes"]
+        assert table["name"] == "gender"
+        sizes = [frame.loc[(f"gender={value}", "EASE"), "n_users"] for value in ("F", "M")]
+        assert table["columns"] == [("F", f"{sizes[0]} users"), ("M", f"{sizes[1]} users")]
+        assert [row["look"].name for row in table["rows"]] == [row["look"].name for row in scenario["rows"]]
+        for row in table["rows"]:
+            for value, cell in zip(("F", "M"), row["cells"], strict=True):
+                measured = frame.loc[(f"gender={value}", row["look"].name)]
+                assert (cell["value"], cell["low"], cell["best"]) == tuple(measured[["mean", "low", "best"]])
+    text = report.to_html()
+    assert text.count('aria-label="NDCG@10 by gender in random"') == 1
+    assert len(re.findall(r"<button[^>]*>F \(\d+ users\)</button>", text)) == 2
+
+
+def test_markdown_has_a_row_for_each_group(report: Report) -> None:
+    random, cold = re.split(r"^## ", report.to_markdown(), flags=re.MULTILINE)[1:3]
+    rows = [line.split(" | ") for line in random.splitlines() if line.startswith("| ")]
+    start = next(i for i, row in enumerate(rows) if row[0] == "| NDCG@10 of")
+    assert rows[start] == ["| NDCG@10 of", "users", "Popularity", "EASE |"]
+    frame = report.frame().query("scenario == 'random' and metric == 'NDCG@10' and group != 'overall'")
+    assert [row[0].strip("| ") for row in rows[start + 2 :]] == list(frame["group"].unique())
+    [women] = [row for row in rows if row[0] == "| gender=F"]
+    found = frame[frame["group"] == "gender=F"].set_index("model")
+    assert women[1] == str(found.loc["EASE", "n_users"])
+    for name, cell in zip(("Popularity", "EASE"), women[2:], strict=True):
+        assert f"{float(found['mean'][name]):.4f}" in cell
+        assert ("**" in cell) == found["best"][name]
+    assert "| gender=M | " in cold
+
+
 def test_without_such_groups_nothing_is_drawn(report: Report) -> None:
     found = report.evaluation
     plain = found.per_user[~found.per_user["group"].str.contains("=")]
     text = Report(type(found)(**{**vars(found), "per_user": plain})).to_html()
     assert "histories</b>" not in text
     assert "items</b>" not in text
+    assert "users by <b>" not in text
