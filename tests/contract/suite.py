@@ -57,8 +57,9 @@ CASES = {
         uses_user_features=True,
         uses_item_features=True,
     ),
-    # All items are neighbours here: which of equally similar ones are kept follows their order.
-    "ContentKNN": Case(partial(ContentKNN, n_neighbors=100), closed_form=True, uses_item_features=True),
+    # Which of equally similar items are neighbours follows their order, unless all are.
+    "ContentKNN": Case(ContentKNN, uses_item_features=True),
+    "ContentKNN-all": Case(partial(ContentKNN, n_neighbors=100), closed_form=True, uses_item_features=True),
     "MatrixFactorization": Case(
         partial(MatrixFactorization, n_factors=4, alpha=5.0, l2=1.0, random_state=0),
         uses_user_features=True,
@@ -73,10 +74,8 @@ CASES = {
         partial(
             LightGBMRecommender,
             n_estimators=30,
-            num_leaves=15,
             learning_rate=0.05,
             min_child_samples=5,
-            n_negatives=10,
             n_factors=2,
             n_jobs=1,
             random_state=0,
