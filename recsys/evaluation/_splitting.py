@@ -28,6 +28,7 @@ __all__ = [
     "rounded_up",
     "seed_of",
     "shares_of",
+    "shares_of_each",
 ]
 
 
@@ -158,6 +159,21 @@ def shares_of(n: int, what: str, *sizes: float) -> list[int]:
     if sum(counts) >= n:
         raise InvalidInputError(f"`X` has {n} {what}; expected more, to hold out {sum(counts)} and learn from others.")
     return counts
+
+
+def shares_of_each(data: Coded, *sizes: float) -> list[Rows]:
+    """For each row, how many of its user's these shares are: rounded down, but at least one while two are left."""
+    left = np.bincount(data.user)
+    # 0.29 * 100 comes out a hair below 29.
+    counts = [np.floor(size * left + 1e-9).astype(np.int64) for size in sizes]
+    left -= np.sum(counts, axis=0)
+    for size, count in zip(sizes, counts, strict=True):
+        few = (count == 0) & (left > 1) & (size > 0)
+        count += few
+        left -= few
+    if not counts[0].any():
+        raise InvalidInputError("`X` has one row a user; expected users with more, to hold out some of them.")
+    return [count[data.user] for count in counts]
 
 
 def rounded_up(size: float, n: Rows) -> Rows:

@@ -127,7 +127,7 @@ def protocol(name: str) -> Protocol:
 
     Parameters
     ----------
-    name : {"sampled", "random", "item-cold-warm", "item-cold", "user-cold", "time"}
+    name : {"sampled", "random", "random-by-user", "item-cold-warm", "item-cold", "user-cold", "time"}
 
     Returns
     -------
@@ -162,9 +162,16 @@ _ALL = [
     ),
     Protocol(
         name="random",
-        description="RecBole-GNN's table of ML-1M: ratings of 3 or more, 8:1:1 at random; the whole catalogue is "
-        "ranked. Rows are drawn from all, RecBole draws them user by user.",
+        description="Ratings of 3 or more, 8:1:1 at random whoever's they are; the whole catalogue is ranked.",
         splitter=RandomSplit(test_size=0.1, validation_size=0.1),
+        metrics=("HR", "Recall", "NDCG", "MRR"),
+        min_rating=3,
+    ),
+    Protocol(
+        name="random-by-user",
+        description="RecBole-GNN's table of ML-1M: ratings of 3 or more, 8:1:1 at random of each user's; the whole "
+        "catalogue is ranked.",
+        splitter=RandomSplit(test_size=0.1, validation_size=0.1, by="user"),
         metrics=("HR", "Recall", "NDCG", "MRR"),
         min_rating=3,
     ),

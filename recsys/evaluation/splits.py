@@ -26,6 +26,7 @@ from recsys.evaluation._splitting import (
     places_of,
     seed_of,
     shares_of,
+    shares_of_each,
 )
 from recsys.evaluation.scenario import Coded, Split
 from recsys.exceptions import InvalidInputError, InvalidTypeError
@@ -35,7 +36,7 @@ __all__ = ["GlobalTimeSplit", "LeaveLastOut", "RandomSplit", "SparseSubset"]
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSplit(Splitter):
-    """Rows at random, whoever's they are. It trains on the future: report a time split too.
+    """Rows at random, of all rows or of each user's. It trains on the future: report a time split too.
 
     Parameters
     ----------
@@ -43,9 +44,17 @@ class RandomSplit(Splitter):
         Share of the rows, rounded up.
     validation_size : float, default=0.0
         Share of the rows, rounded up, that is neither learned from nor tested.
+    by : {"user"}, default=None
+        None: rows are drawn whoever's they are. "user": of each user's rows a share, rounded down but at least one row
+        while another is left to learn from, for the test first; so RecBole splits [1]_.
     n_splits : int, default=1
         Split i is the one that ``random_state + i`` gives alone.
     random_state : int, RandomState instance or None, default=None
+
+    References
+    ----------
+    .. [1] Zhao et al., "RecBole: Towards a Unified, Comprehensive and Efficient Framework for Recommendation
+       Algorithms", CIKM 2021, section 3.3 (``group_by: user``).
 
     Examples
     --------
@@ -53,10 +62,14 @@ class RandomSplit(Splitter):
     >>> [split] = RandomSplit(test_size=0.2, validation_size=0.1, random_state=0).splits(X)
     >>> len(split.train), len(split.validation), len(split.test)
     (7, 1, 2)
+    >>> [split] = RandomSplit(test_size=0.2, by="user", random_state=0).splits(X)
+    >>> np.bincount(X[split.test, 0])
+    array([1, 1, 1])
     """
 
     test_size: float = 0.1
     validation_size: float = 0.0
+    by: Literal["user"] | None = None
     n_splits: int = 1
     random_state: Any = None
 
@@ -69,6 +82,8 @@ class RandomSplit(Splitter):
                 f"`test_size` + `validation_size` is {self.test_size + self.validation_size:g}; "
                 f"expected a sum below 1, so that train rows are left."
             )
+        if self.by not in (None, "user"):
+            raise InvalidInputError(f"`by` is {self.by!r}; expected 'user', or None for rows of all users alike.")
         check_integer(self.n_splits, "n_splits", 1)
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
@@ -76,14 +91,17 @@ class RandomSplit(Splitter):
         return self.n_splits
 
     def _splits(self, data: Coded) -> Iterator[Split]:
-        n_test, n_validation = shares_of(len(data), "rows", self.test_size, self.validation_size)
+        sizes = self.test_size, self.validation_size
+        n_test, n_validation = shares_of(len(data), "rows", *sizes) if self.by is None else shares_of_each(data, *sizes)
         first = seed_of(self.random_state)
         for seed in range(first, first + self.n_splits):
             place = check_random_state(seed).permutation(len(data))
+            if self.by is not None:
+                place, _ = places_of(data.user, place)
             test = place < n_test
             train = place >= n_test + n_validation
             roles = {"train": train, "validation": ~(train | test), "test": test}
-            yield data.split("random", roles, seed=seed)
+            yield data.split("random" if self.by is None else "random by user", roles, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

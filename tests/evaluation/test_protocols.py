@@ -14,7 +14,7 @@ from recsys.evaluation import Protocol, check_leaks, protocol
 from recsys.evaluation.protocols import PROTOCOLS
 from recsys.exceptions import InvalidInputError, InvalidTypeError
 
-NAMES = ["sampled", "random", "item-cold-warm", "item-cold", "user-cold", "time"]
+NAMES = ["sampled", "random", "random-by-user", "item-cold-warm", "item-cold", "user-cold", "time"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def test_every_protocol_has_its_name_and_says_what_it_is() -> None:
     assert settled == {
         "sampled": (10, ("HR", "NDCG"), None),
         "random": (10, ("HR", "Recall", "NDCG", "MRR"), 3),
+        "random-by-user": (10, ("HR", "Recall", "NDCG", "MRR"), 3),
         "item-cold-warm": (20, ("Recall", "NDCG"), None),
         "item-cold": (10, ("NDCG",), None),
         "user-cold": (10, ("NDCG",), None),
@@ -76,6 +77,18 @@ def test_random_is_8_1_1_of_the_better_ratings(data: Any) -> None:
     assert len(X) == n < len(data.interactions)
     assert len(split.test) == len(split.validation) == -(-n // 10)
     assert len(split.train) == n - 2 * len(split.test)
+    assert split.candidates is None
+
+
+def test_random_by_user_is_8_1_1_of_each_users_better_ratings(data: Any) -> None:
+    X, [split] = protocol("random-by-user").splits(data.interactions)
+    owner = X["user_id"]
+    assert len(X) == int((data.interactions["rating"] >= 3).sum())
+    n_rows = owner.value_counts().sort_index()
+    assert (n_rows >= 3).all()
+    tenth = (n_rows // 10).clip(lower=1)
+    for part, expected in ((split.test, tenth), (split.validation, tenth), (split.train, n_rows - 2 * tenth)):
+        pd.testing.assert_series_equal(owner.iloc[part].value_counts().sort_index(), expected, check_names=False)
     assert split.candidates is None
 
 

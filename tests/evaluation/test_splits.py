@@ -29,6 +29,7 @@ from recsys.evaluation import (
 from recsys.exceptions import InvalidInputError, InvalidTypeError
 
 ALL: list[Any] = [
+    RandomSplit(test_size=0.2, by="user", n_splits=2, random_state=0),
     RandomSplit(test_size=0.2, validation_size=0.2, n_splits=2, random_state=0),
     LeaveLastOut(),
     LeaveLastOut(n_last=2, n_negatives=5, random_state=0),
@@ -147,6 +148,42 @@ def test_a_share_is_rounded_up(size: float, n: int) -> None:
             next(splitter.splits(X))
     else:
         assert len(next(splitter.splits(X)).test) == expected
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=5).filter(lambda counts: max(counts) > 1),
+    st.sampled_from([0.1, 0.2, 0.29, 0.5]),
+    st.sampled_from([0.0, 0.1, 0.3, 0.45]),
+)
+def test_shares_of_each_user_are_recboles(counts: list[int], test_size: float, validation_size: float) -> None:
+    users = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    X = np.column_stack([users, np.arange(len(users))])
+    [split] = RandomSplit(test_size=test_size, validation_size=validation_size, by="user", random_state=0).splits(X)
+    assert split.name == "random by user"
+    for user, n in enumerate(counts):
+        # From the last part to the first, as RecBole hands out the rows of a user; the first is left the rest.
+        sizes = [0, int(round(validation_size * n, 9)), int(round(test_size * n, 9))]
+        sizes[0] = n - sum(sizes)
+        for part, share in ((2, test_size), (1, validation_size)):
+            if sizes[0] > 1 and share > 0 and sizes[part] == 0:
+                sizes[part], sizes[0] = 1, sizes[0] - 1
+        found = [(users[rows] == user).sum() for rows in (split.train, split.validation, split.test)]
+        assert found == sizes
+
+
+def test_every_row_of_a_user_is_as_likely_tested() -> None:
+    X = np.column_stack([np.repeat([0, 1], 5), np.arange(10)])
+    splits = RandomSplit(test_size=0.2, by="user", n_splits=2000, random_state=0).splits(X)
+    drawn = np.array([split.test for split in splits])
+    times = np.bincount(drawn.ravel(), minlength=10)
+    # Within four standard errors.
+    assert np.abs(times - 400).max() < 4 * np.sqrt(2000 * 0.2 * 0.8)
+    assert abs(np.mean(drawn[:, 0] == drawn[:, 1] - 5) - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 2000)
+
+
+def test_users_with_one_row_each_cannot_be_split() -> None:
+    with pytest.raises(InvalidInputError, match="`X` has one row a user; expected users with more, to hold out"):
+        next(RandomSplit(by="user", random_state=0).splits(np.array([[1, 1], [2, 1]])))
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=30), st.integers(1, 3))
@@ -396,6 +433,7 @@ def test_repr_is_how_to_make_it() -> None:
             "`test_size` . `validation_size` is 1; expected a sum",
         ),
         (RandomSplit, {"validation_size": -0.1}, "`validation_size` is -0.1"),
+        (RandomSplit, {"by": "item"}, "`by` is 'item'; expected 'user', or None for rows of all users alike"),
         (RandomSplit, {"n_splits": 0}, "`n_splits` is 0; expected an integer of 1 or more"),
         (LeaveLastOut, {"n_last": 0}, "`n_last` is 0"),
         (LeaveLastOut, {"n_negatives": 0}, "`n_negatives` is 0; expected an integer of 1 or more"),
