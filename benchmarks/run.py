@@ -27,12 +27,14 @@ from recsys import (
     ContrastiveRecommender,
     DeepFM,
     DemographicKNN,
+    FeatureTable,
     LightGBMRecommender,
     MatrixFactorization,
     Popularity,
 )
 from recsys.datasets import fetch_movielens
 from recsys.evaluation import (
+    BothColdSplit,
     Evaluation,
     Evaluator,
     GlobalTimeSplit,
@@ -41,6 +43,7 @@ from recsys.evaluation import (
     RandomSplit,
     Report,
     UserColdSplit,
+    field_weights,
     paired_bootstrap,
 )
 from recsys.evaluation.evaluation import OVERALL
@@ -109,6 +112,33 @@ def joined(parts: list[Evaluation]) -> Evaluation:
         for name in ("per_user", "costs", "splits", "failures")
     }
     return replace(parts[0], **frames)
+
+
+def flagship_weights(name: str, data: Any, n_pairs: int = 20_000) -> pd.DataFrame:
+    """How much ContrastiveRecommender heeds each field, of users and items that it learned from and of new ones.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set.
+    data : Bunch
+    n_pairs : int, default=20_000
+        Train rows and test rows that are explained, at most so many of each.
+
+    Returns
+    -------
+    DataFrame
+        As `field_weights` returns it. Every other new user comes with two interactions.
+    """
+    X = data.interactions[["user_id", "item_id"]]
+    [split] = BothColdSplit(k=(2,), random_state=0).splits(X)
+    train, revealed, test = X.iloc[split.train], X.iloc[split.revealed], X.iloc[split.test]
+    features = {"user_features": FeatureTable(data.users), "item_features": FeatureTable(data.items)}
+    model = tuned_models(name, "user-cold")["ContrastiveRecommender"].set_params(random_state=0)
+    model.fit(train, **features)
+    few_shot = revealed[revealed["user_id"].isin(revealed["user_id"].unique()[::2])]
+    parts = [rows.sample(min(n_pairs, len(rows)), random_state=0) for rows in (train, test)]
+    return field_weights(model, pd.concat(parts, ignore_index=True), train, few_shot)
 
 
 def scenario_table(evaluation: Evaluation, table: pd.DataFrame, scenario: str) -> str:
@@ -315,12 +345,13 @@ def main(arguments: list[str] | None = None) -> None:
     evaluation = joined(parts)
     sizes = f"{len(data.interactions):,} interactions of {len(data.users):,} users with {len(data.items):,} items."
     notes = [sizes, "All ratings are positives.", *remarks(name)]
-    page = Report(evaluation, title=name, notes=" ".join(notes).replace("``", ""))
+    complete = set(options.models) == set(models()) and set(options.scenarios) == set(splitters())
+    weights = flagship_weights(name, data) if complete else None
+    page = Report(evaluation, title=name, notes=" ".join(notes).replace("``", ""), weights=weights)
     # It holds `evaluation.table()`, and more, which the page alone shows.
     table = page.frame().loc[:, :"error"]
     markdown, values = report(evaluation, table, data, name, options.seeds, time.perf_counter() - started)
     print(markdown)
-    complete = set(options.models) == set(models()) and set(options.scenarios) == set(splitters())
     if not complete:
         print("A part of the models or scenarios was run: nothing is written.")
         return

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         paired_bootstrap,
         randomisation_test,
     )
+    from recsys.evaluation.weights import field_weights
 
 __all__ = [
     "BothColdSplit",
@@ -69,6 +70,7 @@ __all__ = [
     "cold_exposure",
     "coverage",
     "entity_groups",
+    "field_weights",
     "gini",
     "hit_matrix",
     "hit_rate",
@@ -106,6 +108,7 @@ _HOMES = {
     "splits": "GlobalTimeSplit LeaveLastOut RandomSplit SparseSubset",
     "statistics": "Interval bootstrap_interval holm max_t_test minimum_detectable_difference paired_bootstrap "
     "randomisation_test",
+    "weights": "field_weights",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,17 @@ import pandas as pd
 
 # Of a label: the width of a letter, the height of a line, and the letters that are shown of a long name.
 _LETTER, _LINE, _LONGEST = 7.2, 14.0, 24
+
+# A line's colour and shape tell it twice; of more than there are colours, the others are grey.
+_COLOURS = 5
+_SHAPES = (
+    "M-4.5,0A4.5,4.5 0 1 1 4.5,0A4.5,4.5 0 1 1 -4.5,0Z",
+    "M-4,-4H4V4H-4Z",
+    "M0,-5.2L5,3.8H-5Z",
+    "M0,-5.6L5.6,0L0,5.6L-5.6,0Z",
+    "M0,5.2L5,-3.8H-5Z",
+)
+_GREY_SHAPE = "M-3.5,0A3.5,3.5 0 1 1 3.5,0A3.5,3.5 0 1 1 -3.5,0Z"
 
 # Left, top, right, bottom.
 _Box = tuple[float, float, float, float]
@@ -34,6 +45,15 @@ class Look(NamedTuple):
     @property
     def label(self) -> str:
         return self.name if len(self.name) <= _LONGEST else self.name[: _LONGEST - 1] + "…"
+
+
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
+    """How each of these is drawn, the first ones in colour."""
+    looks = {}
+    for i, name in enumerate(names):
+        css, shape = (f"s{i + 1}", _SHAPES[i]) if i < _COLOURS else ("s0", _GREY_SHAPE)
+        looks[name] = Look(i, name, css, shape)
+    return looks
 
 
 class Tick(NamedTuple):
@@ -117,8 +137,9 @@ def _round_steps(low: float, high: float, n: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _values_axis(rows: pd.DataFrame, start: float, stop: float) -> tuple[_Axis, list[Tick]]:
-    steps = _round_steps(float(rows["low"].min()), float(rows["high"].max()))
+def _values_axis(rows: pd.DataFrame, start: float, stop: float, *, zero: bool = False) -> tuple[_Axis, list[Tick]]:
+    low, high = float(rows["low"].min()), float(rows["high"].max())
+    steps = _round_steps(min(low, 0.0), max(high, 0.0)) if zero else _round_steps(low, high)
     axis = _Axis(steps[0], steps[-1], start, stop)
     return axis, [Tick(axis(step), f"{step:g}") for step in steps]
 
@@ -232,13 +253,15 @@ def scatter(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
     )
 
 
-def groups(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
-    """A row a model with a mark for each group of test rows; `rows` have model, group, mean, low and high."""
+def groups(
+    rows: pd.DataFrame, looks: dict[str, Look], metric: str, title: str, what: str, *, zero: bool = False
+) -> Chart:
+    """A row a model with a mark for each group; `rows` have model, group, mean, low and high."""
     names = [name for name in looks if (rows["model"] == name).any()]
     width, right, top = 440.0, 424.0, 34.0
     left = 16 + _LETTER * max(len(looks[name].label) for name in names)
     bottom = top + 24.0 * len(names)
-    across, x_ticks = _values_axis(rows, left + 8, right)
+    across, x_ticks = _values_axis(rows, left + 8, right, zero=zero)
     series = []
     for i, name in enumerate(names):
         y = top + 24.0 * (i + 0.5)
@@ -248,7 +271,7 @@ def groups(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
                 y,
                 across(row["low"]),
                 across(row["high"]),
-                f"{_told(row, metric)}, {row['group']}",
+                _told(row, metric) + (f", {row['group']}" if row["group"] else ""),
                 row["group"],
             )
             for _, row in rows[rows["model"] == name].iterrows()
@@ -256,9 +279,12 @@ def groups(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
         series.append(Series(looks[name], marks, left - 4, y, "end"))
     best = rows.loc[rows.groupby("group", sort=False)["mean"].idxmax()]
     return Chart(
-        f"{metric} of hot and cold test rows",
-        f"{metric} of each model in groups of test rows. Best: "
-        + ", ".join(f"{row['model']} {row['mean']:.3f} ({row['group']})" for _, row in best.iterrows())
+        title,
+        f"{metric} of {what}. Highest: "
+        + ", ".join(
+            f"{row['model']} {row['mean']:.3f}" + (f" ({row['group']})" if row["group"] else "")
+            for _, row in best.iterrows()
+        )
         + ".",
         width,
         bottom + 40,
@@ -270,7 +296,7 @@ def groups(rows: pd.DataFrame, looks: dict[str, Look], metric: str) -> Chart:
         [],
         metric,
         series,
-        legend=[Tick(left + 14 + 92 * i, name) for i, name in enumerate(rows["group"].unique())],
+        legend=[Tick(left + 14 + 92 * i, name) for i, name in enumerate(rows["group"].unique()) if name],
     )
 
 

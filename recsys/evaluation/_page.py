@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from recsys.evaluation import _charts
+from recsys.evaluation import _charts, _studies
 from recsys.evaluation._groups import BINS, HISTORY, POPULARITY, group_name
 from recsys.evaluation.evaluation import OVERALL, SAMPLED
 from recsys.evaluation.scenario import GROUPS
 
 if TYPE_CHECKING:
     from recsys.evaluation.report import Report
-
-# A model's colour and shape tell it twice; of more models than colours, the others are grey.
-_COLOURS = 5
-_SHAPES = (
-    "M-4.5,0A4.5,4.5 0 1 1 4.5,0A4.5,4.5 0 1 1 -4.5,0Z",
-    "M-4,-4H4V4H-4Z",
-    "M0,-5.2L5,3.8H-5Z",
-    "M0,-5.6L5.6,0L0,5.6L-5.6,0Z",
-    "M0,5.2L5,-3.8H-5Z",
-)
-_GREY_SHAPE = "M-3.5,0A3.5,3.5 0 1 1 3.5,0A3.5,3.5 0 1 1 -3.5,0Z"
 
 # What a scenario is, by the start of its name; the first that fits.
 _WORDS = {
@@ -80,10 +69,7 @@ def page(report: Report) -> dict[str, Any]:
     main = _main(report, frame)
     counted = main[main["metric"] == report.metric]
     ranking = _ranking(counted)
-    looks = {
-        name: _charts.Look(i, name, f"s{i + 1}" if i < _COLOURS else "s0", _SHAPES[i] if i < _COLOURS else _GREY_SHAPE)
-        for i, name in enumerate(ranking.index)
-    }
+    looks = _charts.looks_of(ranking.index)
     scenarios = [_scenario(report, frame, name, looks) for name in main["scenario"].unique()]
     return {
         "title": report.title,
@@ -100,6 +86,7 @@ def page(report: Report) -> dict[str, Any]:
         "overview": _overview(counted, ranking, looks),
         "curves": _curves(main, looks, report.metric),
         "scenarios": scenarios,
+        "studies": _studies.charts(report),
         "splits": found.splits.to_dict("records"),
         "failures": found.failures.to_dict("records"),
         "environment": report.environment,
@@ -312,7 +299,9 @@ def _scenario(report: Report, frame: pd.DataFrame, name: str, looks: dict[str, _
         "rows": lines,
         "detectable": _detectable(main),
         "scatter": _charts.scatter(main.assign(seconds=seconds), looks, metric) if len(main) > 1 else None,
-        "groups": _charts.groups(parts, looks, metric) if len(shown) > 1 else None,
+        "groups": _charts.groups(parts, looks, metric, f"{metric} of hot and cold test rows", "each model in groups")
+        if len(shown) > 1
+        else None,
         "binned": _binned(rows[rows["metric"] == metric], looks, metric),
         "attributes": _attributes(rows[rows["metric"] == metric], looks, models),
     }
@@ -360,6 +349,9 @@ def markdown(report: Report) -> str:
                 table.append([_plain(str(model)), *(_markdown_cell(row) for _, row in cells.iterrows())])
         lines += [f"| {' | '.join(row)} |" for row in table]
         lines += ["", *_markdown_groups(frame[frame["scenario"] == scenario], report.metric_in(str(scenario)))]
+    for title, (header, *told) in _studies.markdown(report):
+        lines += [f"## {title}", "", f"| {' | '.join(map(_plain, header))} |", f"|{' --- |' * len(header)}"]
+        lines += [*(f"| {' | '.join(map(_plain, row))} |" for row in told), ""]
     columns = ["scenario", "seed", "hash", "train", "revealed", "test"]
     lines += ["## Splits", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for row in found.splits[columns].to_dict("records"):

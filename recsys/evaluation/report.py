@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.evaluation import _page
+from recsys.evaluation import _page, _studies
 from recsys.evaluation.evaluation import SAMPLED, Evaluation
 from recsys.evaluation.statistics import (
     holm,
@@ -68,6 +68,12 @@ class Report:
     title : str, default="Evaluation"
     notes : str, default=""
         Plain text below the title: of which data, with which parameters. An empty line parts paragraphs.
+    weights : DataFrame, optional
+        What `field_weights` returns: how much a model heeds each field of hot, few-shot and new users and items.
+    ablation : Evaluation, optional
+        Of variants of one model with a part left out each; its ``baseline`` is the whole model. It measures `metric`.
+    learning_rates : Evaluation, optional
+        Of one model with several learning rates, which are the names of the models, such as "0.001".
 
     Attributes
     ----------
@@ -91,6 +97,9 @@ class Report:
     evaluation: Evaluation
     title: str = "Evaluation"
     notes: str = ""
+    weights: pd.DataFrame | None = None
+    ablation: Evaluation | None = None
+    learning_rates: Evaluation | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.evaluation, Evaluation):
@@ -101,6 +110,7 @@ class Report:
         for name in ("title", "notes"):
             if not isinstance(getattr(self, name), str):
                 raise InvalidTypeError(f"`{name}` is {getattr(self, name)!r}; expected text.")
+        _studies.check(self)
         self.environment = environment()
 
     @property
@@ -309,7 +319,8 @@ class Report:
         Returns
         -------
         str
-            ``results`` are the rows of `frame`, unrounded; what has no value is null.
+            ``results`` are the rows of `frame`, unrounded; what has no value is null. ``weights``, ``ablation`` and
+            ``learning_rates`` are there if they were given, the latter two as rows of `Evaluation.table`.
         """
         found = self.evaluation
         values = {
@@ -324,6 +335,7 @@ class Report:
             "results": _records(self._frame),
             "costs": _records(found.costs),
             "failures": _records(found.failures),
+            **{name: _records(frame) for name, frame in _studies.records(self).items()},
         }
         text = json.dumps(values, indent=1, allow_nan=False) + "\n"
         if path is not None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmarks import run
@@ -27,6 +28,8 @@ def test_everything_is_printed_and_written(
     monkeypatch.setenv("RECSYS_DATA_HOME", str(data_home))
     monkeypatch.setattr(run, "models", lambda: {"Popularity": Popularity(), "EASE": EASE()})
     monkeypatch.setattr(run, "splitters", lambda: {"last": LeaveLastOut(), "item-cold": ItemColdSplit()})
+    heeded = pd.DataFrame({"side": ["item"], "field": ["genres"], "group": ["hot"], "weight": [0.5], "n_pairs": [9]})
+    monkeypatch.setattr(run, "flagship_weights", lambda *_: heeded.assign(low=0.4, high=0.6))
     readme = run.README.read_text()
     run.main(["--output", str(tmp_path), "--seeds", "2"])
     markdown = (tmp_path / "ml-100k.md").read_text()
@@ -48,6 +51,7 @@ def test_everything_is_printed_and_written(
     page = (tmp_path / "ml-100k.html").read_text()
     assert f">{best['mean']:.4f}<" in page
     assert "100,000 interactions of 943 users with 1,682 items." in page
+    assert "genres: weight 0.5000 [0.4000, 0.6000], hot" in page
     assert run.README.read_text() == readme
 
 
@@ -58,6 +62,21 @@ def test_a_part_of_the_benchmark_writes_nothing(
     run.main(["--models", "Popularity", "--scenarios", "leave-last-out", "--output", str(tmp_path)])
     assert "nothing is written" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_the_flagship_heeds_the_id_of_hot_users_and_items_alone() -> None:
+    data = make_movielens_like(n_users=60, n_items=40, n_interactions=900, random_state=0)
+    found = run.flagship_weights("generated", data, n_pairs=100).set_index(["side", "field", "group"])
+    pairs = found["n_pairs"]
+    assert pairs["item", "id", "hot"] == pairs["user", "id", "hot"] == 100
+    assert pairs["item", "id", "cold-start"] == pairs["user", "id", "few-shot"] + pairs["user", "id", "cold-start"]
+    hot, few, cold = (found["weight"].xs(group, level="group") for group in ("hot", "few-shot", "cold-start"))
+    assert hot["user", "id"] > 0
+    assert hot["item", "id"] > 0
+    assert few["user", "id"] == cold["user", "id"] == cold["item", "id"] == 0
+    assert min(hot["user", "history"], few["user", "history"]) > cold["user", "history"] == 0
+    # A readout of content alone.
+    assert cold["item", "genres"] == 1
 
 
 def test_no_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

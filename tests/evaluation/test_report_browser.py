@@ -10,11 +10,20 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from recsys import EASE, ContentKNN, Popularity
+from recsys import EASE, ContentKNN, ContrastiveRecommender, FeatureTable, Popularity
 from recsys.datasets import make_movielens_like
-from recsys.evaluation import Evaluator, ItemColdSplit, Report, UserColdSplit
+from recsys.evaluation import (
+    BothColdSplit,
+    Evaluator,
+    ItemColdSplit,
+    LeaveLastOut,
+    Report,
+    UserColdSplit,
+    field_weights,
+)
 from recsys.exceptions import RecsysWarning
 
 WIDTHS = {"desk": 1280, "phone": 390}
@@ -99,7 +108,30 @@ def page() -> str:
             groups=("history", "popularity"),
             n_resamples=50,
         ).evaluate(models, data)
-    return Report(found, title="A title of some length, with a word" + "z" * 80, notes="A note.").to_html()
+    variants: dict[str, Any] = {"whole": EASE(l2=20.0), "without a penalty": EASE(l2=1e-3), "of none": Popularity()}
+    rates: dict[str, Any] = {f"{rate:g}": EASE(l2=1 / rate) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+    evaluator = Evaluator([UserColdSplit(k=(1, 5)), LeaveLastOut()], baseline="whole", n_resamples=50)
+    ablation = evaluator.evaluate(variants, data)
+    evaluator = Evaluator([LeaveLastOut(), UserColdSplit(k=(5,))], baseline="0.001", n_resamples=50)
+    return Report(
+        found,
+        title="A title of some length, with a word" + "z" * 80,
+        notes="A note.",
+        weights=weights(data),
+        ablation=ablation,
+        learning_rates=evaluator.evaluate(rates, data),
+    ).to_html()
+
+
+def weights(data: Any) -> pd.DataFrame:
+    """Of an untrained model, by groups of all kinds."""
+    X = data.interactions[["user_id", "item_id"]]
+    [split] = BothColdSplit(k=(2,), random_state=0).splits(X)
+    train, revealed = X.iloc[split.train], X.iloc[split.revealed]
+    features = {"user_features": FeatureTable(data.users), "item_features": FeatureTable(data.items)}
+    model = ContrastiveRecommender(max_iter=1, random_state=0).fit(train, **features)
+    few_shot = revealed[revealed["user_id"].isin(revealed["user_id"].unique()[::2])]
+    return field_weights(model, pd.concat([train, X.iloc[split.test]]), train, few_shot)
 
 
 def shown(chromium: str, page: str, folder: Path, dark: bool) -> tuple[dict[str, Any], list[str]]:
