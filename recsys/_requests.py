@@ -13,7 +13,7 @@ import pandas as pd
 from recsys._sparse import Csr, empty_csr, to_csr
 from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, examples
 from recsys.features import ID_NAMES, EncodedFeatures, FeatureEncoder
-from recsys.interactions import Pairs, read_pairs, read_target
+from recsys.interactions import TARGET_NAMES, Pairs, read_pairs, read_target
 from recsys.vocabulary import Vocabulary, as_ids
 
 __all__ = [
@@ -70,6 +70,12 @@ def read_request_history(
     pairs = _read_pair_frame(interactions, "interactions", names)
     if pairs is None:
         return empty_csr(len(ids), len(items))
+    targets = [name for name in interactions.columns if name != "rating" and str(name).lower() in TARGET_NAMES]
+    if targets:
+        raise InvalidInputError(
+            f"`interactions` has the column {examples(targets)}, which is a target; expected a target in the column "
+            f"'rating' alone: rename or drop yours."
+        )
     rating = interactions["rating"] if "rating" in interactions.columns else None
     weights = read_target(rating, len(pairs), min_rating, "interactions['rating']")
     asked, row_of = Vocabulary.from_values(ids)

@@ -121,7 +121,7 @@ class EstimatorState(BaseEstimator, ABC):
         Raises
         ------
         InvalidInputError
-            If an item is in the catalogue already.
+            If an item is in the catalogue already, or all ids are of another type than those there.
         """
         check_is_fitted(self)
         if isinstance(items, (pd.DataFrame, FeatureTable)):
@@ -140,6 +140,7 @@ class EstimatorState(BaseEstimator, ABC):
                 f"`items` holds {len(known)} ids that are in the catalogue already: {examples(known)}; expected new "
                 f"ones: drop these."
             )
+        self._refuse_other_labels(ids, "items")
         self._append_items(ids, encoded)
         return self
 
@@ -206,12 +207,12 @@ class EstimatorState(BaseEstimator, ABC):
             ) from error
         return read_pairs(frame) if pairs is None else pairs
 
-    def _refuse_other_labels(self, items: pd.Index) -> None:
-        """Refuse ids of another type than the catalogue's: they are a slip, and would all be new items."""
-        if (self.items_.encode(items) < 0).all() and (hint := self.items_.mismatch(items)):
-            raise InvalidInputError(
-                f"`X` names no item of the catalogue, but {examples(items)}; expected its items.{hint}"
-            )
+    def _refuse_other_labels(self, ids: pd.Index, argument: str, side: Literal["user", "item"] = "item") -> None:
+        """Refuse ids of another type than those known: they are a slip, and would all be new."""
+        known = self.items_ if side == "item" else self.users_
+        if len(ids) and (known.encode(ids) < 0).all() and (hint := known.mismatch(ids)):
+            whom, expected = ("item of the catalogue", "its items") if side == "item" else ("known user", "users")
+            raise InvalidInputError(f"`{argument}` names no {whom}, but {examples(ids)}; expected {expected}.{hint}")
 
     def _read_predict(self: Self, X: Any, item_features: Features) -> tuple[Pairs, Self, Codes]:
         """Rows, their item codes, and a model whose catalogue has all their items."""
@@ -227,8 +228,7 @@ class EstimatorState(BaseEstimator, ABC):
             )
         if (codes >= 0).all():
             return pairs, self, codes
-        if encoded is None:
-            self._refuse_other_labels(pairs.items)
+        self._refuse_other_labels(pairs.items, "X")
         unknown = pairs.items[codes < 0].unique()
         fresh = EncodedFeatures.empty(len(unknown), self.item_features_.fields)
         if encoded is not None:

@@ -136,8 +136,12 @@ class BaseRecommender(EstimatorState):
         weights = read_target(y, len(pairs), self.min_rating)
         new_users = self._encode(user_features, "user_features")
         new_items = self._encode(item_features, "item_features")
-        if new_items is None:
-            self._refuse_other_labels(pairs.items)
+        self._refuse_other_labels(pairs.users, "X", "user")
+        self._refuse_other_labels(pairs.items, "X")
+        if new_users is not None:
+            self._refuse_other_labels(new_users[0], "user_features", "user")
+        if new_items is not None:
+            self._refuse_other_labels(new_items[0], "item_features")
         context = None if self.context_encoder_ is None else self.context_encoder_.transform(pairs.context, "X")
         old = self.history_.tocoo()
         with ExitStack() as undo:
@@ -413,7 +417,7 @@ class BaseRecommender(EstimatorState):
         if not len(wanted):
             nobody = empty_csr(0, len(self.items_))
             return lambda rows: nobody[rows].toarray(), nobody, nobody
-        self._refuse_other_labels(pairs.items)
+        self._refuse_other_labels(pairs.items, "X")
         users, context = pairs.users[wanted], pairs.context.iloc[wanted]
         first, query = self._distinct(users, context)
         batch, seen = self._batch(users[first], None, None, self._used_context(context.iloc[first]), "features")

@@ -170,6 +170,11 @@ def test_items_that_are_not_in_the_catalogue_are_warned_of_where_the_user_called
             InvalidInputError,
             r"`interactions\['rating'\]` must hold one finite number a row: .* contains NaN",
         ),
+        (
+            pd.DataFrame({"user_id": ["bob"], "item_id": ["tea"], "Rating": [1.0]}),
+            InvalidInputError,
+            "`interactions` has the column 'Rating', which is a target; expected a target in the column 'rating' alone",
+        ),
     ],
 )
 def test_bad_interactions_are_refused(interactions: Any, error: type[Exception], message: str) -> None:

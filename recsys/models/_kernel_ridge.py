@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg, sparse
 
-from recsys._sparse import Csr
+from recsys._sparse import Csr, distinct_rows
 from recsys.features import EncodedFeatures
 from recsys.persistence import persistent
 
@@ -375,11 +375,13 @@ class KernelRidge:
         -------
         ndarray of shape (n, d), float32
         """
-        found = np.empty((len(features), self.dual.shape[1]), dtype=np.float32)
-        for start in range(0, len(features), chunk):
-            part = np.arange(start, min(start + chunk, len(features)))
-            found[part] = self.mixture.kernel(features.take(part), self.landmarks) @ self.dual
-        return found
+        # Once for all that are alike: BLAS may round the same product in another way in another row.
+        first, which = distinct_rows(np.zeros(len(features), dtype=np.int64), features.matrix)
+        found = np.empty((len(first), self.dual.shape[1]), dtype=np.float32)
+        for start in range(0, len(first), chunk):
+            part = slice(start, start + chunk)
+            found[part] = self.mixture.kernel(features.take(first[part]), self.landmarks) @ self.dual
+        return found[which]
 
     def to_state(self) -> dict[str, Any]:
         """What `persistence` stores."""

@@ -307,6 +307,39 @@ def test_a_score_of_items_of_another_type_of_id_is_refused(name: str) -> None:
 
 
 @every
+def test_nothing_joins_under_ids_of_another_type(name: str) -> None:
+    model, world = fitted(name)
+    first, n_items = world.X.head(1), len(model.items_)
+    text, people = (frame.set_index(frame.index.astype(str)) for frame in (world.items, world.users))
+    for call, message in (
+        (lambda: model.add_items(text), "`items` names no item of the catalogue"),
+        (
+            lambda: model.add_items(["1", "2"]),
+            "`items` names no item of the catalogue, but '1', '2'; expected its items",
+        ),
+        (lambda: model.partial_fit(first, [1], item_features=text), "`item_features` names no item of the catalogue"),
+        (lambda: model.partial_fit(first, [1], user_features=people), "`user_features` names no known user, but '"),
+        (
+            lambda: model.partial_fit(first.astype({"item_id": str}), [1], item_features=world.items),
+            "`X` names no item of the catalogue",
+        ),
+        (
+            lambda: model.partial_fit(first.astype({"user_id": str}), [1]),
+            "`X` names no known user, but '.*; expected us",
+        ),
+        (
+            lambda: model.predict(first.astype({"item_id": str}), item_features=text),
+            "`X` names no item of the catalogue",
+        ),
+    ):
+        with pytest.raises(
+            InvalidInputError, match=rf"{message}.* They are text \(.*\), but the known ones are numbers"
+        ):
+            call()
+    assert len(model.items_) == n_items
+
+
+@every
 def test_users_of_another_type_of_id_are_told(name: str) -> None:
     model, _ = fitted(name)
     if name not in KNOWS_EVERYBODY:

@@ -189,3 +189,13 @@ def test_landmarks_of_a_kernel_of_low_rank_are_solved_for(kind: str, noise: floa
     # Of low rank, the landmarks know all there is.
     expected = KernelRidge.fit(mixture, features, targets, weights, np.arange(n)).predict(features)
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_items_that_are_alike_have_the_same_vector_wherever_they_stand() -> None:
+    features, y = content(), targets()
+    model = KernelRidge.fit(MIXTURE, features, y, TRUST, np.arange(N))
+    for n in range(1, 40):
+        places = np.random.default_rng(n).integers(0, 3, n)
+        found = model.predict(features.take(places), chunk=16)
+        for place in range(3):
+            assert len(np.unique(found[places == place], axis=0)) <= 1
