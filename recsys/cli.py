@@ -109,7 +109,6 @@ def evaluate(
     """
     with _told_plainly():
         models, chosen = _models(model), _chosen(scenario, SCENARIOS, "scenario")
-        _make_ready(output)
         asked = {"user": user_column, "item": item_column, "rating": rating_column, "timestamp": timestamp_column}
         rows, notes = _interactions(data, asked, min_rating)
         known = {"users": _features(users, "user", user_column), "items": _features(items, "item", item_column)}
@@ -122,6 +121,7 @@ def evaluate(
             store=store,
             verbose=True,
         )
+        _make_ready(output)
         found = evaluator.evaluate(models, {"interactions": rows, **known})
         _write(found, data.name if title is None else title, notes, output)
 
@@ -179,9 +179,9 @@ def _splitters(scenarios: list[str], rows: pd.DataFrame, items_known: bool) -> l
 
 def _make_ready(output: Path) -> None:
     """See that a report can be written, before anything is computed."""
-    output.mkdir(parents=True, exist_ok=True)
     if find_spec("jinja2") is None:
         raise InvalidInputError("The report needs Jinja2, which is not installed: pip install 'recsys[cli]'.")
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def _write(found: Any, title: str, notes: str, output: Path) -> None:
@@ -281,13 +281,24 @@ def _read(file: Path, ids: list[str], asked: dict[str, str | None]) -> pd.DataFr
         raise InvalidInputError(f"There is no file {file}; expected a CSV or Parquet file: check the name.")
     # Whether it is compressed pandas sees by itself.
     kind = Path(file.name.lower().removesuffix(".gz")).suffix
+    sep = "\t" if kind == ".tsv" else ","
     text = {name: str for part in ids for name in (asked[part], _name(part), part) if name is not None}
     try:
         if kind in (".parquet", ".pq"):
             return pd.read_parquet(file)
         if kind in (".csv", ".tsv"):
-            # Without `index_col`, a delimiter at the end of every row moves all values one column to the right.
-            return pd.read_csv(file, sep="\t" if kind == ".tsv" else ",", dtype=text, index_col=False)
+            with warnings.catch_warnings():
+                # pandas only warns where rows have more fields than there are names, and drops the last ones.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                # Without `index_col`, a delimiter at the end of every row moves all values one column to the right.
+                return pd.read_csv(file, sep=sep, dtype=text, index_col=False)
+    except pd.errors.ParserWarning as error:
+        names = pd.read_csv(file, sep=sep, nrows=0).columns
+        raise InvalidInputError(
+            f"{file} has rows of more fields than its first line has names ({len(names)}: {examples(names, 6)}); "
+            f"expected a name for each field: add those that are missing, or put fields that hold a "
+            f"{'comma' if sep == ',' else 'tab'} in quotes."
+        ) from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"{file} cannot be read: {error}; expected text in UTF-8: save it so from the program that wrote it."

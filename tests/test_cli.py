@@ -215,6 +215,12 @@ def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.
         (["notes.txt"], "notes.txt is of an unknown kind; expected a name that ends in .csv, .tsv or .parquet"),
         (["empty.csv"], "empty.csv cannot be read: No columns to parse from file"),
         (["header.csv"], "header.csv has no rows"),
+        (
+            ["long.csv"],
+            "^Error: long.csv has rows of more fields than its first line has names .2: 'user_id', 'item_id'.; "
+            "expected a name for each field: add those that are missing, or put fields that hold a comma in quotes.$",
+        ),
+        (["ratings.csv", "--items", "long.tsv"], "long.tsv has rows of more .* fields that hold a tab in quotes.$"),
         (["ratings.csv", "--items", "latin.csv"], "latin.csv cannot be read: .*0xe9.*; expected text in UTF-8"),
         (["broken.parquet"], "broken.parquet cannot be read: "),
         (["ratings.csv", "--user-column", "who"], "no column 'who', only 'user_id', 'item_id', .* with --user-column"),
@@ -256,10 +262,19 @@ def test_what_cannot_be_done_is_one_sentence(arguments: list[object], message: s
         ("empty.csv", ""),
         ("broken.parquet", "PAR1"),
         ("semicolons.csv", "user_id;item_id\n1;2"),
+        ("long.csv", "user_id,item_id\n1,2,5\n2,3,4\n"),
+        ("long.tsv", "item_id\ttitle\n1\tHeat\tDrama\t\n2\tTea\tWar\t\n"),
     ):
         Path(name).write_text(content)
     Path("latin.csv").write_bytes("item_id,title\n1,Misérables\n".encode("latin-1"))
     assert re.search(message, refused(*arguments))
+
+
+@pytest.mark.parametrize("arguments", [["missing.csv"], ["log.csv", "--users", "missing.csv"], ["log.csv", "--k", "x"]])
+def test_what_cannot_be_read_leaves_no_folder(arguments: list[str]) -> None:
+    Path("log.csv").write_text("user_id,item_id\n1,2\n")
+    assert run(*arguments, "--output", "new/of/reports").exit_code == 2
+    assert [path.name for path in Path().iterdir()] == ["log.csv"]
 
 
 def test_the_command_is_there_by_both_names(data: Any, tmp_path: Path) -> None:
