@@ -16,7 +16,7 @@ from typing import Any
 
 import pooch
 
-from recsys.exceptions import DatasetError, InvalidTypeError
+from recsys.exceptions import DatasetError, InvalidInputError, InvalidTypeError
 
 __all__ = ["FETCH_ERRORS", "fetch_archive", "pooch_log", "publish", "resolve_data_home", "unpack", "workspace"]
 
@@ -44,11 +44,17 @@ def resolve_data_home(data_home: str | os.PathLike[str] | None) -> Path:
     ------
     InvalidTypeError
         If `data_home` is no path.
+    InvalidInputError
+        If it is empty text.
     """
     if data_home is None:
         data_home = os.environ.get("RECSYS_DATA_HOME") or pooch.os_cache("recsys")
     if not isinstance(data_home, (str, os.PathLike)):
         raise InvalidTypeError(f"`data_home` is {data_home!r}; expected the path of a folder, or None.")
+    if data_home == "":
+        raise InvalidInputError(
+            "`data_home` is ''; expected the path of a folder, or None: for the current folder write '.'."
+        )
     return Path(data_home).expanduser()
 
 

@@ -162,7 +162,7 @@ def _read_movies_dat(path: Path, encoding: str) -> pd.DataFrame:
         raise _malformed(path, "MovieID::Title::Genres", error) from error
     # Not str.splitlines: in Latin-1 a byte of a title may look like one of its other line ends.
     lines = pd.Series(text.rstrip("\r\n").split("\n"), dtype=str).str.removesuffix("\r")
-    movies = lines.str.extract(r"^(\d{1,18})::(.*)::([^:]*)$").set_axis(["item_id", "title", "genres"], axis=1)
+    movies = lines.str.extract(r"^(\d{1,18})::(.*)::([^:]+)$").set_axis(["item_id", "title", "genres"], axis=1)
     bad = np.flatnonzero(movies["item_id"].isna())
     if len(bad):
         raise _malformed(path, "MovieID::Title::Genres", f"line {bad[0] + 1} is {lines.iloc[bad[0]]!r}")
@@ -191,7 +191,7 @@ def _read_table(
         with warnings.catch_warnings():
             # pandas only warns when every line has a field too many.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            table = pd.read_csv(
                 source,
                 sep="\t" if two else sep,
                 names=list(columns),
@@ -205,6 +205,12 @@ def _read_table(
             )
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise _malformed(path, expected, error) from error
+    key, *_, last = columns
+    # What a line lacks pandas takes for empty text, and refuses where it expects a number.
+    cut = table[key][table[last] == ""] if columns[last] is str else table[key].iloc[:0]
+    if len(cut):
+        raise _malformed(path, expected, f"the line of {key} {examples(cut)} has no {last}")
+    return table
 
 
 def _malformed(path: Path, expected: str, found: object) -> DatasetError:

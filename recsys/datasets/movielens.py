@@ -130,7 +130,7 @@ def fetch_movielens(
     Raises
     ------
     InvalidInputError
-        If there is no data set of that name.
+        If there is no data set of that name, or `data_home` is empty text.
     DatasetError
         If the data cannot be had, or a file is malformed.
 
@@ -258,6 +258,11 @@ def _check_counts(
         ("movies", edition.files[1], len(items), edition.n_items),
         ("users", edition.files[2 if has_users else 0], len(users), edition.n_users),
     ):
+        if not got:
+            raise DatasetError(
+                f"{folder / file} holds no {what}; expected {published:,}. "
+                f"Remove the folder {folder} and fetch it again."
+            )
         if got < published and not _ends_a_line(folder / file):
             raise DatasetError(
                 f"{folder / file} is cut off in the middle of its last line, after {got:,} of {published:,} {what}. "

@@ -12,7 +12,7 @@ import pooch
 import pytest
 
 from recsys.datasets._fetch import fetch_archive, publish, resolve_data_home, unpack, workspace
-from recsys.exceptions import DatasetError, InvalidTypeError
+from recsys.exceptions import DatasetError, InvalidInputError, InvalidTypeError
 from tests.datasets.conftest import Server
 from tests.datasets.layouts import zipped
 
@@ -37,6 +37,9 @@ def test_data_home_that_is_no_path_is_refused() -> None:
     wrong: Any = 3
     with pytest.raises(InvalidTypeError, match=r"`data_home` is 3; expected the path of a folder"):
         resolve_data_home(wrong)
+    with pytest.raises(InvalidInputError, match=r"`data_home` is ''; expected .*: for the current folder write '\.'\."):
+        resolve_data_home("")
+    assert resolve_data_home(".") == Path()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,17 @@ from recsys.datasets._bunch import DatasetBunch
 from recsys.datasets._readers import OCCUPATIONS, read_interactions, read_items
 from recsys.exceptions import DatasetError, DataWarning, InvalidInputError, InvalidTypeError
 from tests.datasets.conftest import Server, Trust, Write
-from tests.datasets.layouts import LAYOUTS, MOVIES_DAT, RATINGS_CSV, RATINGS_DAT, U_ITEM, USERS_DAT, official, zipped
+from tests.datasets.layouts import (
+    LAYOUTS,
+    MOVIES_DAT,
+    RATINGS_CSV,
+    RATINGS_DAT,
+    U_ITEM,
+    U_USER,
+    USERS_DAT,
+    official,
+    zipped,
+)
 
 EDITIONS = sorted(LAYOUTS)
 
@@ -216,16 +226,25 @@ def test_any_ratings_survive_either_format(
         ("1m", "ratings.dat", RATINGS_DAT[:-25], r"ratings\.dat is cut off in the middle of its last line, after 2"),
         ("1m", "movies.dat", MOVIES_DAT + "40;No Colons;Drama\n", "line 4 is '40;No Colons;Drama'"),
         ("1m", "movies.dat", "", "line 1 is ''"),
+        ("1m", "movies.dat", MOVIES_DAT + "40::Heat (1995)::\n", r"line 4 is '40::Heat \(1995\)::'"),
         ("1m", "movies.dat", MOVIES_DAT + "10::Twice (1999)::Drama\n", "lists item_id 10 more than once"),
         ("1m", "users.dat", USERS_DAT + "3::M::25::21::00000\n", "occupation 21; expected a code from 0 to 20"),
         ("1m", "users.dat", USERS_DAT + "2::M::25::1::00000\n", "lists user_id 2 more than once"),
+        ("1m", "users.dat", "", r"users\.dat holds no users; expected 2\. Remove the folder .*ml-1m and fetch"),
+        ("1m", "users.dat", USERS_DAT + "3::F::25::1\n", r"user_id 3 has no zip_code\. Expected .*::zip_code'"),
         ("1m", "users.dat", "1::F::young::10::48067\n", r"users\.dat is not as GroupLens wrote it"),
+        ("100k", "u.user", "", r"u\.user holds no users; expected 2\. Remove the folder .*ml-100k and fetch it again"),
+        ("100k", "u.user", U_USER + "3|24|M\n4|9|F|none\n", r"user_id 3, 4 has no zip_code\. .*'user_id\|age\|gen"),
+        ("100k", "u.item", "", r"u\.item holds no movies; expected 3\. Remove the folder .*ml-100k and fetch it again"),
+        ("100k", "u.item", U_ITEM + "4|Heat (1995)|01-Jan-1995\n", r"u\.item is not as GroupLens wrote it: inval"),
         ("100k", "u.item", U_ITEM.replace("|0\n", "|x\n"), r"u\.item is not as GroupLens wrote it"),
         ("25m", "ratings.csv", "1,10,4.0,964982703\n", "line 1 is '1,10,4.0,964982703'. Expected .*'userId,movieId,"),
         ("25m", "ratings.csv", RATINGS_CSV + "<html>", "is not as GroupLens wrote it"),
         ("25m", "ratings.csv", RATINGS_CSV + "1,10,,964982703\n", "could not convert string to float: ''"),
         ("25m", "ratings.csv", RATINGS_CSV + "\0\0\0\0", "is not as GroupLens wrote it"),
         ("25m", "ratings.csv", RATINGS_CSV.replace("0.5", "0.25"), r"0\.25; expected 0\.5 to 5 in steps of 0\.5"),
+        ("25m", "movies.csv", "movieId,title,genres\n", r"movies\.csv holds no movies; expected 3"),
+        ("25m", "movies.csv", "movieId,title,genres\n7,Heat (1995)\n", "item_id 7 has no genres. .*'movieId,title,gen"),
         ("25m", "movies.csv", 'movieId,title,genres\n1,"Open (1999),Drama\n', "EOF inside string"),
     ],
 )  # fmt: skip
