@@ -341,12 +341,14 @@ def _refuse_foreign(directory: Path) -> None:
 
 def _commit(directory: Path, contents: dict[str, bytes], draft: str, manifest: bytes) -> None:
     """Write the content files and then, in one rename, the manifest that names them; undo what fails before."""
-    is_new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    replaced = _named_files(directory)
     with contextlib.ExitStack() as undo:
-        if is_new:
-            undo.callback(_remove_empty, directory)
+        missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            # What another process made meanwhile is not this one's to remove.
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                undo.callback(_remove_empty, folder)
+        replaced = _named_files(directory)
         undo.callback(_remove_unnamed, directory, [*contents, draft])
         for name, content in contents.items():
             _write_synced(directory / name, content)

@@ -134,6 +134,33 @@ def test_a_save_that_fails_leaves_the_old_model_and_no_other_file(
     assert [file.name for file in saved.parent.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("function", ["fsync", "mkdir"])
+def test_a_save_that_fails_leaves_no_folder_that_it_made(
+    function: str, new: EASE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    error = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, function, Interrupt(getattr(os, function), 3, error))
+    with pytest.raises(PersistenceError, match=r"failed: .*No space left on device; .* nothing half-written is left"):
+        new.save(tmp_path / "empty/p/q/r/model")
+    monkeypatch.undo()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+def test_a_save_that_fails_leaves_a_folder_that_others_use(
+    new: EASE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int) -> None:
+        (tmp_path / "p/note").write_text("mine")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(PersistenceError, match="No space left on device"):
+        new.save(tmp_path / "p/q/model")
+    monkeypatch.undo()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "p", tmp_path / "p/note"]
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_an_interrupt_beside_the_rename_leaves_the_old_model_or_the_new(
     after: bool, old: EASE, new: EASE, saved: Path, monkeypatch: pytest.MonkeyPatch
