@@ -48,6 +48,7 @@ from recsys.evaluation import (
 )
 from recsys.evaluation.evaluation import OVERALL
 from recsys.evaluation.report import environment as environment
+from recsys.exceptions import InvalidInputError
 
 RESULTS = Path(__file__).parent / "results"
 TUNED = Path(__file__).parent / "tuned"
@@ -319,6 +320,14 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def read_movielens(parser: argparse.ArgumentParser, name: str) -> Any:
+    """The data set that ``--dataset`` names; where there is none of that name, the parser says so and exits."""
+    try:
+        return fetch_movielens(name)
+    except InvalidInputError as error:
+        parser.error(f"--dataset: {error}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -330,8 +339,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds is {options.seeds}; expected at least 1")
+    [existing, *_] = [path for path in (options.output, *options.output.parents) if path.exists()]
+    if not existing.is_dir():
+        parser.error(f"--output is {options.output}, but {existing} is a file; expected a folder, or a new one in one")
     started = time.perf_counter()
-    data = fetch_movielens(options.dataset)
+    data = read_movielens(parser, options.dataset)
     name = data.name
     parts = []
     for scenario in options.scenarios:

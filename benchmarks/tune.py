@@ -24,9 +24,8 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from benchmarks.run import TUNED, environment, models, splitters
+from benchmarks.run import TUNED, environment, models, read_movielens, splitters
 from recsys import BaseRecommender
-from recsys.datasets import fetch_movielens
 from recsys.evaluation import Evaluator
 
 SPACES: dict[str, dict[str, BaseDistribution]] = {
@@ -213,8 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.trials < 1:
         parser.error(f"--trials is {options.trials}; expected at least 1")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed is {options.seed}; expected a number from 0 to {2**32 - 1}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    data = fetch_movielens(options.dataset)
+    data = read_movielens(parser, options.dataset)
     target = TUNED / f"{data.name}.json"
     for scenario in options.scenarios:
         splitter = splitters()[scenario]

@@ -85,6 +85,25 @@ def test_no_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--seeds is 0; expected at least 1" in capsys.readouterr().err
 
 
+def test_an_unknown_data_set_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["--dataset", "nope"])
+    assert "error: --dataset: There is no MovieLens data set 'nope'. Known names: '100k'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["", "new/folder"])
+def test_an_output_that_can_be_no_folder_is_refused_before_anything(
+    tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(run, "fetch_movielens")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(SystemExit):
+        run.main(["--output", str(file / below)])
+    assert f"--output is {file / below}, but {file} is a file; expected a folder" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
 def test_a_model_that_fails_says_so_in_both_tables() -> None:
     class Broken(Popularity):
         def fit(self, *_: Any, **__: Any) -> Broken:

@@ -50,6 +50,21 @@ def test_every_scenario_gets_its_trials_and_the_benchmark_uses_what_they_found(
     assert (tmp_path / "ml-100k.json").read_text() == written
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "-1"], "--seed is -1; expected a number from 0 to 4294967295"),
+        (["--seed", "4294967296"], "--seed is 4294967296; expected a number from 0 to 4294967295"),
+        (["--trials", "0"], "--trials is 0; expected at least 1"),
+        (["--dataset", "nope"], "--dataset: There is no MovieLens data set 'nope'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tune.main(arguments)
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", tune.SPACES)
 def test_a_search_starts_within_its_space(name: str) -> None:
     space, start = tune.SPACES[name], tune.STARTS[name]
