@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys.evaluation.metrics import Codes, Matrix, Values, check_lists
+from recsys.evaluation._splitting import check_integer
+from recsys.evaluation.metrics import Codes, Matrix, Values, as_array, check_lists, check_matrix
+from recsys.exceptions import InvalidInputError, examples
 
 __all__ = ["cold_exposure", "coverage", "gini", "intra_list_diversity", "novelty", "popularity_lift"]
 
@@ -28,11 +30,17 @@ def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
     -------
     float
 
+    Raises
+    ------
+    InvalidInputError
+        If `recommended` holds no lists of codes of these items, or one twice in a list, or `n_items` is below 1.
+
     Examples
     --------
     >>> coverage([[0, 1], [0, -1]], n_items=4)
     0.5
     """
+    check_integer(n_items, "n_items", 1)
     return float((_exposure(recommended, n_items) > 0).mean())
 
 
@@ -54,11 +62,17 @@ def gini(recommended: npt.ArrayLike, n_items: int) -> float:
     float
         NaN if nothing is recommended to anyone.
 
+    Raises
+    ------
+    InvalidInputError
+        If `recommended` holds no lists of codes of these items, or one twice in a list, or `n_items` is below 1.
+
     Examples
     --------
     >>> gini([[0, 1], [0, 1]], n_items=2), gini([[0], [0]], n_items=2)
     (0.0, 0.5)
     """
+    check_integer(n_items, "n_items", 1)
     exposure = np.sort(_exposure(recommended, n_items))
     total = int(exposure.sum())
     weight = 2 * np.arange(1, n_items + 1) - n_items - 1
@@ -80,12 +94,21 @@ def cold_exposure(recommended: npt.ArrayLike, is_cold: npt.ArrayLike) -> float:
     float
         NaN if nothing is recommended to anyone.
 
+    Raises
+    ------
+    InvalidInputError
+        If `recommended` holds no lists of codes of these items, or one twice in a list, or `is_cold` is no row of bool.
+
     Examples
     --------
     >>> cold_exposure([[0, 2], [2, 1]], [False, False, True])
     0.5
     """
-    cold = np.asarray(is_cold, dtype=bool)
+    cold = as_array(is_cold, "is_cold", "bool of shape (n_items,)")
+    if cold.dtype != np.bool_ or cold.ndim != 1:
+        raise InvalidInputError(
+            f"`is_cold` has dtype {cold.dtype} and shape {cold.shape}; expected bool of shape (n_items,)."
+        )
     exposure = _exposure(recommended, len(cold))
     total = int(exposure.sum())
     return float(exposure[cold].sum() / total) if total else float("nan")
@@ -101,14 +124,20 @@ def novelty(recommended: npt.ArrayLike, item_counts: npt.ArrayLike, n_users: int
     recommended : array-like of int, shape (n_lists, n_ranks)
         Codes of items; -1 pads lists that are shorter.
     item_counts : array-like of int, shape (n_items,)
-        How many users interacted with each item in training.
+        How many users interacted with each item in training: none with fewer than 0 or more than `n_users`.
     n_users : int
-        How many users there are in training.
+        How many users there are in training, at least one.
 
     Returns
     -------
     ndarray of shape (n_lists,), float64
         NaN for an empty list.
+
+    Raises
+    ------
+    InvalidInputError
+        If `recommended` holds no lists of codes of these items, or one twice in a list, `n_users` is below 1, or a
+        count is below 0 or above it.
 
     References
     ----------
@@ -120,7 +149,13 @@ def novelty(recommended: npt.ArrayLike, item_counts: npt.ArrayLike, n_users: int
     >>> novelty([[0, 1]], item_counts=[4, 1], n_users=4)
     array([1.])
     """
-    counts = np.asarray(item_counts, dtype=np.float64)
+    check_integer(n_users, "n_users", 1)
+    counts = _counts(item_counts)
+    if len(over := np.flatnonzero(counts > n_users)):
+        raise InvalidInputError(
+            f"`item_counts` holds {examples(counts[over])} (items {examples(over)}), more than `n_users`, {n_users}; "
+            f"expected how many of the users interacted with each item: count each of them once."
+        )
     return _mean_over_list(check_lists(recommended, len(counts)), np.log2(n_users) - np.log2(np.maximum(counts, 1)))
 
 
@@ -135,13 +170,19 @@ def popularity_lift(recommended: npt.ArrayLike, item_counts: npt.ArrayLike, hist
         Codes of items; -1 pads lists that are shorter.
     item_counts : array-like of int, shape (n_items,)
         How many users interacted with each item in training.
-    history : sparse matrix of shape (n_users, n_items)
+    history : sparse matrix, or ndarray of bool, of shape (n_users, n_items)
         Not zero where the user interacted with the item in training.
 
     Returns
     -------
     ndarray of shape (n_users,), float64
         NaN for an empty list or an empty history.
+
+    Raises
+    ------
+    InvalidInputError
+        If `recommended` holds no lists of codes of these items, or one twice in a list, a count is below 0, or the
+        shape of `history` does not fit.
 
     References
     ----------
@@ -153,9 +194,15 @@ def popularity_lift(recommended: npt.ArrayLike, item_counts: npt.ArrayLike, hist
     >>> popularity_lift([[0]], item_counts=[6, 2], history=csr_array([[1, 1]]))
     array([0.5])
     """
-    counts = np.asarray(item_counts, dtype=np.float64)
-    seen = sparse.csr_array(history).astype(bool).astype(np.float64)
-    in_list = _mean_over_list(check_lists(recommended, len(counts)), counts)
+    counts = _counts(item_counts)
+    seen = check_matrix(history, "history").astype(bool).astype(np.float64)
+    codes = check_lists(recommended, len(counts))
+    if seen.shape != (len(codes), len(counts)):
+        raise InvalidInputError(
+            f"`history` has shape {seen.shape}; expected ({len(codes)}, {len(counts)}): a row for each list of "
+            f"`recommended`, a column for each item of `item_counts`."
+        )
+    in_list = _mean_over_list(codes, counts)
     return _ratio(in_list * seen.sum(axis=1), seen @ counts) - 1
 
 
@@ -169,12 +216,17 @@ def intra_list_diversity(recommended: npt.ArrayLike, item_vectors: Matrix) -> Va
     recommended : array-like of int, shape (n_users, n_ranks)
         Codes of items; -1 pads lists that are shorter.
     item_vectors : array-like or sparse matrix of shape (n_items, n_features)
-        What items are compared by, such as their encoded genres.
+        What items are compared by, such as their encoded genres: finite numbers.
 
     Returns
     -------
     ndarray of shape (n_users,), float64
         NaN for a list of fewer than two items.
+
+    Raises
+    ------
+    InvalidInputError
+        If `recommended` holds no lists of codes of these items, or one twice in a list, or a vector is not finite.
 
     References
     ----------
@@ -186,7 +238,7 @@ def intra_list_diversity(recommended: npt.ArrayLike, item_vectors: Matrix) -> Va
     >>> intra_list_diversity([[0, 1], [0, 2]], [[1, 0], [0, 1], [2, 0]])
     array([1., 0.])
     """
-    vectors = sparse.csr_array(item_vectors, dtype=np.float64)
+    vectors = _vectors(item_vectors)
     norms = np.sqrt(vectors.power(2).sum(axis=1))
     codes = check_lists(recommended, len(norms))
     rows, filled = np.nonzero(codes >= 0)[0], codes[codes >= 0]
@@ -203,6 +255,47 @@ def _exposure(recommended: npt.ArrayLike, n_items: int) -> Codes:
     """In how many lists each item is."""
     codes = check_lists(recommended, n_items)
     return np.bincount(codes[codes >= 0], minlength=n_items)
+
+
+def _counts(item_counts: npt.ArrayLike) -> Values:
+    counts = as_array(item_counts, "item_counts", "numbers of shape (n_items,)")
+    if counts.ndim != 1 or counts.dtype.kind not in "iuf":
+        raise InvalidInputError(
+            f"`item_counts` has dtype {counts.dtype} and shape {counts.shape}; expected numbers of shape (n_items,)."
+        )
+    bad = np.flatnonzero(~(np.isfinite(counts) & (counts >= 0)))
+    if len(bad):
+        raise InvalidInputError(
+            f"`item_counts` holds {examples(counts[bad])} (items {examples(bad)}); expected numbers of users, from 0."
+        )
+    return counts.astype(np.float64)
+
+
+def _vectors(item_vectors: Matrix) -> Matrix:
+    """Rows of finite numbers, each divided by its largest: squares of what is left neither over- nor underflow."""
+    expected = "numbers of shape (n_items, n_features)"
+    values: Matrix
+    try:
+        values = item_vectors if sparse.issparse(item_vectors) else np.asarray(item_vectors, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"`item_vectors` is no matrix of numbers ({error}); expected {expected}.") from error
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise InvalidInputError(
+            f"`item_vectors` has dtype {values.dtype} and shape {values.shape}; expected {expected}."
+        )
+    vectors: Matrix = sparse.csr_array(values, dtype=np.float64, copy=True)
+    vectors.sum_duplicates()
+    vectors.eliminate_zeros()
+    item = np.repeat(np.arange(vectors.shape[0]), np.diff(vectors.indptr))
+    bad = np.unique(item[~np.isfinite(vectors.data)])
+    if len(bad):
+        raise InvalidInputError(
+            f"`item_vectors` holds NaN or infinity (items {examples(bad)}); expected finite numbers: fill them in."
+        )
+    largest = np.zeros(vectors.shape[0])
+    np.maximum.at(largest, item, np.abs(vectors.data))
+    vectors.data /= largest[item]
+    return vectors
 
 
 def _mean_over_list(codes: Codes, values: Values) -> Values:

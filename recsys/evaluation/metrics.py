@@ -209,7 +209,7 @@ def hit_matrix(recommended: npt.ArrayLike, relevant: Matrix) -> Hits:
     ----------
     recommended : array-like of int, shape (n_users, n_ranks)
         Codes of items, best first; -1 pads lists that are shorter.
-    relevant : sparse matrix of shape (n_users, n_items)
+    relevant : sparse matrix, or ndarray of bool, of shape (n_users, n_items)
         Not zero where an item is relevant to a user.
 
     Returns
@@ -219,7 +219,9 @@ def hit_matrix(recommended: npt.ArrayLike, relevant: Matrix) -> Hits:
     Raises
     ------
     InvalidInputError
-        If shapes do not fit, a code is out of range, or a list holds an item twice.
+        If shapes do not fit, a code is out of range, a list holds an item twice, or `relevant` holds NaN.
+    InvalidTypeError
+        If `relevant` is neither a sparse matrix of numbers nor an array of bool.
 
     Examples
     --------
@@ -227,11 +229,11 @@ def hit_matrix(recommended: npt.ArrayLike, relevant: Matrix) -> Hits:
     >>> hit_matrix([[2, 0, -1]], csr_array([[0, 1, 1]]))
     array([[ True, False, False]])
     """
-    n_users, n_items = relevant.shape
+    matrix = check_matrix(relevant, "relevant")
+    n_users, n_items = matrix.shape
     codes = check_lists(recommended, n_items)
     if len(codes) != n_users:
         raise InvalidInputError(f"`recommended` has {len(codes)} rows and `relevant` {n_users}; expected one per user.")
-    matrix = sparse.csr_array(relevant, copy=True)
     matrix.eliminate_zeros()
     matrix.sort_indices()
     rows = np.arange(n_users, dtype=np.int64)
@@ -306,9 +308,34 @@ def check_rank(k: object) -> int:
     return int(k)
 
 
+def as_array(values: npt.ArrayLike, name: str, expected: str) -> npt.NDArray[Any]:
+    """An array, whatever it holds."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InvalidInputError(f"`{name}` is no array ({error}); expected {expected}.") from error
+
+
+def check_matrix(matrix: Matrix, name: str) -> Matrix:
+    """A CSR copy of a matrix of users and items, checked."""
+    kinds = "biuf" if sparse.issparse(matrix) else "b" if isinstance(matrix, np.ndarray) else ""
+    if not kinds or matrix.dtype.kind not in kinds:
+        dtype = f" and dtype {matrix.dtype}" if kinds else ""
+        raise InvalidTypeError(
+            f"`{name}` is of type {type(matrix).__name__}{dtype}; expected a sparse matrix of numbers, or an array of "
+            f"bool, of shape (n_users, n_items): make one with scipy.sparse.csr_array."
+        )
+    if matrix.ndim != 2:
+        raise InvalidInputError(f"`{name}` has shape {matrix.shape}; expected (n_users, n_items).")
+    found = sparse.csr_array(matrix, copy=True)
+    if np.isnan(found.data).any():
+        raise InvalidInputError(f"`{name}` holds NaN; expected 0 where there is nothing: fill it in.")
+    return found
+
+
 def check_lists(recommended: npt.ArrayLike, n_items: int) -> Codes:
     """Lists of codes as int64, checked: in range, padded with -1, no item twice."""
-    codes = np.asarray(recommended)
+    codes = as_array(recommended, "recommended", "integer codes of shape (n_users, n_ranks)")
     if codes.ndim != 2 or codes.dtype.kind not in "iu":
         raise InvalidInputError(
             f"`recommended` has dtype {codes.dtype} and shape {codes.shape}; "

@@ -21,7 +21,7 @@ from recsys.evaluation.beyond_accuracy import (
     novelty,
     popularity_lift,
 )
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import InvalidInputError, InvalidTypeError
 
 Array = npt.NDArray[Any]
 N_ITEMS = 7
@@ -102,3 +102,106 @@ def test_codes_beyond_the_catalogue_are_refused() -> None:
         coverage([[0, 5]], n_items=5)
     with pytest.raises(InvalidInputError, match="expected them from 0 to 1 for a catalogue of 2 items"):
         novelty([[2]], item_counts=[1, 1], n_users=2)
+
+
+@pytest.mark.parametrize("n_items", [0, -1])
+def test_a_catalogue_has_items(n_items: int) -> None:
+    for measure in (coverage, gini):
+        with pytest.raises(InvalidInputError, match=f"`n_items` is {n_items}; expected an integer of 1 or more"):
+            measure([[-1]], n_items)
+
+
+@pytest.mark.parametrize("n_items", ["3", 3.0, None, True])
+def test_the_size_of_a_catalogue_is_an_integer(n_items: Any) -> None:
+    for measure in (coverage, gini):
+        with pytest.raises(InvalidTypeError, match=r"`n_items` is .*; expected an integer of 1 or more"):
+            measure([[0]], n_items)
+
+
+@pytest.mark.parametrize("lists", [None, "ab", {0: [1]}, [["a"]]])
+def test_what_is_no_lists_is_refused(lists: Any) -> None:
+    for measure in (coverage, gini):
+        with pytest.raises(InvalidInputError, match=r"`recommended` has dtype .*; expected integer codes of shape"):
+            measure(lists, 3)
+
+
+def test_lists_of_different_lengths_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"`recommended` is no array .*; expected integer codes of shape"):
+        coverage([[0], [1, 2]], 3)
+
+
+@pytest.mark.parametrize("is_cold", [[0, 2], [0.0, 1.0, 0.0], ["a", "b", "c"], [[True, False, True]], True])
+def test_the_mask_of_cold_items_is_bool(is_cold: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"`is_cold` has dtype .* and shape .*; expected bool of shape"):
+        cold_exposure([[0]], is_cold)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([1, -2], r"`item_counts` holds -2 \(items 1\); expected numbers of users, from 0"),
+        ([1.0, float("nan")], r"`item_counts` holds nan \(items 1\)"),
+        ([float("inf"), 1.0], r"`item_counts` holds inf \(items 0\)"),
+        ([[1, 2]], r"`item_counts` has dtype int64 and shape \(1, 2\); expected numbers of shape \(n_items,\)"),
+        (3, r"`item_counts` has dtype int64 and shape \(\)"),
+        (["a", "b"], "`item_counts` has dtype <U1"),
+        ([[1], [1, 2]], r"`item_counts` is no array \(.*\); expected numbers of shape \(n_items,\)"),
+    ],
+)
+def test_counts_of_users_are_counts(counts: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        novelty([[0]], counts, 4)
+    with pytest.raises(InvalidInputError, match=message):
+        popularity_lift([[0]], counts, sparse.csr_array([[1, 0]]))
+
+
+def test_no_item_is_known_to_more_users_than_there_are() -> None:
+    with pytest.raises(InvalidInputError, match=r"`item_counts` holds 5.0 \(items 1\), more than `n_users`, 4;"):
+        novelty([[0]], [4, 5], 4)
+    with pytest.raises(InvalidInputError, match="`n_users` is 0; expected an integer of 1 or more"):
+        novelty([[0]], [0, 0], 0)
+    with pytest.raises(InvalidTypeError, match=r"`n_users` is 4\.5; expected an integer of 1 or more"):
+        novelty([[0]], [4, 4], 4.5)  # type: ignore[arg-type]
+
+
+def test_a_history_has_a_row_a_list_and_a_column_an_item() -> None:
+    for shape in ((1, 3), (2, 2)):
+        with pytest.raises(InvalidInputError, match=r"`history` has shape .*; expected \(1, 2\): a row for each list"):
+            popularity_lift([[0]], [6, 2], sparse.csr_array(np.ones(shape)))
+    with pytest.raises(InvalidInputError, match="`history` holds NaN; expected 0 where there is nothing"):
+        popularity_lift([[0]], [6, 2], sparse.csr_array([[1, np.nan]]))
+    with pytest.raises(InvalidTypeError, match="`history` is of type list; expected a sparse matrix of numbers"):
+        popularity_lift([[0]], [6, 2], [[1, 1]])
+    assert popularity_lift([[0]], [6, 2], np.array([[True, True]])).tolist() == [0.5]
+
+
+@pytest.mark.parametrize("as_sparse", [False, True])
+@pytest.mark.parametrize("size", [1e200, 1e308, 1e-200, 5e-324])
+def test_diversity_does_not_depend_on_the_size_of_vectors(size: float, as_sparse: bool) -> None:
+    alike, apart = np.array([[size], [size]]), np.array([[size, 0.0], [0.0, 1.0]])
+    kind: Any = sparse.csr_array if as_sparse else np.asarray
+    assert intra_list_diversity([[0, 1]], kind(alike)).tolist() == [0.0]
+    assert intra_list_diversity([[0, 1]], kind(apart)).tolist() == [1.0]
+
+
+def test_diversity_leaves_its_argument_alone() -> None:
+    vectors = sparse.csr_array((np.array([3.0, 0.0, 4.0]), np.array([1, 0, 1]), np.array([0, 2, 3])), shape=(2, 2))
+    assert intra_list_diversity([[0, 1]], vectors).tolist() == [0.0]
+    assert vectors.data.tolist() == [3.0, 0.0, 4.0]
+    assert intra_list_diversity([[0, 1]], np.empty((2, 0))).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        ([[1.0], [np.nan]], r"`item_vectors` holds NaN or infinity \(items 1\); expected finite numbers"),
+        (sparse.csr_array([[np.inf], [1.0]]), r"`item_vectors` holds NaN or infinity \(items 0\)"),
+        ([1.0, 2.0], r"`item_vectors` has dtype float64 and shape \(2,\); expected numbers of shape"),
+        ([["a"], ["b"]], r"`item_vectors` is no matrix of numbers \(could not convert"),
+        ([[1], [1, 2]], "`item_vectors` is no matrix of numbers"),
+        (None, r"`item_vectors` has dtype float64 and shape \(\)"),
+    ],
+)
+def test_vectors_are_rows_of_finite_numbers(vectors: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        intra_list_diversity([[0, 1]], vectors)

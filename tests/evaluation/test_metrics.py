@@ -215,3 +215,28 @@ def test_hit_matrix_without_any_relevant_item() -> None:
 def test_hit_matrix_refuses(lists: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         hit_matrix(lists, sparse.csr_array(np.eye(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("relevant", "told"),
+    [
+        ([[1, 0]], "list;"),
+        (None, "NoneType;"),
+        (np.array([[0, 1]]), "ndarray and dtype int64;"),
+        (np.array([[0.5, np.nan]]), "ndarray and dtype float64;"),
+        (sparse.csr_array([[1j, 0]]), "csr_array and dtype complex128;"),
+    ],
+)
+def test_hit_matrix_needs_a_sparse_matrix_or_a_mask(relevant: Any, told: str) -> None:
+    with pytest.raises(InvalidTypeError, match=f"`relevant` is of type {told} expected a sparse matrix of numbers"):
+        hit_matrix([[0, 1]], relevant)
+
+
+def test_hit_matrix_takes_a_mask_and_refuses_nan_and_other_shapes() -> None:
+    assert hit_matrix([[1, 0]], np.array([[False, True]])).tolist() == [[True, False]]
+    with pytest.raises(InvalidInputError, match="`relevant` holds NaN; expected 0 where there is nothing: fill it in"):
+        hit_matrix([[0, 1]], sparse.csr_array([[1.0, np.nan]]))
+    with pytest.raises(InvalidInputError, match=r"`relevant` has shape .2,.; expected .n_users, n_items."):
+        hit_matrix([[0, 1]], np.array([True, False]))
+    with pytest.raises(InvalidInputError, match=r"`recommended` is no array .*; expected integer codes of shape"):
+        hit_matrix([[0], [0, 1]], np.array([[True, False]]))
