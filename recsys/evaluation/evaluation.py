@@ -126,6 +126,8 @@ class Evaluation:
         ------
         InvalidInputError
             If a user has several groups, or no user that was tested has any.
+        InvalidTypeError
+            If it is no Series, or holds tuples, lists or the like instead of labels.
 
         Examples
         --------
@@ -146,6 +148,17 @@ class Evaluation:
         if not groups.index.is_unique:
             twice = groups.index[groups.index.duplicated()].unique()
             raise InvalidInputError(f"`groups` has several groups of {examples(twice)}; expected one a user.")
+        kinds = pd.Series(groups.dtype.categories) if isinstance(groups.dtype, pd.CategoricalDtype) else groups
+        listed = kinds[kinds.map(pd.api.types.is_list_like).astype(bool)]
+        if len(listed):
+            raise InvalidTypeError(
+                f"`groups` holds {examples(listed)}; expected one label a user, as text or a number: join their parts."
+            )
+        if groups.isna().all():
+            raise InvalidInputError(
+                f"`groups` names the group of no user, in {len(groups)} rows; expected that of each who was tested, "
+                f"indexed by user id."
+            )
         rows = self.per_user[self.per_user["group"] == OVERALL]
         labels = rows["user_id"].map(groups)
         if labels.isna().all():

@@ -39,7 +39,6 @@ from recsys.vocabulary import Vocabulary
 
 __all__ = ["Evaluator"]
 
-
 # Results do not depend on these, or by the splits alone.
 _NO_PART_OF_A_RESULT = {"splitters", "seeds", "baseline", "n_resamples", "confidence", "verbose", "n_jobs", "store"}
 
@@ -274,11 +273,7 @@ class Evaluator:
                     f"`min_rating` is {self.min_rating}, but `data.interactions` has no column 'rating', only "
                     f"{examples(interactions.columns)}; expected one: add it, or leave `min_rating` out."
                 )
-            rated = interactions["rating"]
-            if isinstance(rated, pd.DataFrame):
-                raise InvalidInputError(
-                    "`data.interactions` has several columns 'rating'; expected one: drop the others."
-                )
+            rated = _column(interactions, "rating")
             if not pd.api.types.is_numeric_dtype(rated.dtype):
                 raise InvalidTypeError(
                     f"Column 'rating' of `data.interactions` has dtype {rated.dtype}; expected numbers."
@@ -288,15 +283,13 @@ class Evaluator:
                 raise InvalidInputError(
                     f"`min_rating` is {self.min_rating}, above every rating; the best is {rated.max()}: lower it."
                 )
-        for splitter in self.splitters:
-            if not getattr(splitter, "_needs_times", False):
-                continue
+        for splitter in [each for each in self.splitters if getattr(each, "_needs_times", False)]:
             if "timestamp" not in interactions.columns:
                 raise InvalidInputError(
                     f"`data.interactions` has no column 'timestamp', only {examples(interactions.columns)}, but "
                     f"{type(splitter).__name__} goes by time; expected one: add it, or leave that splitter out."
                 )
-            if unknown := int(interactions["timestamp"].isna().sum()):
+            if unknown := int(_column(interactions, "timestamp").isna().sum()):
                 raise InvalidInputError(
                     f"Column 'timestamp' of `data.interactions` is missing in {unknown} rows, but "
                     f"{type(splitter).__name__} goes by time; expected it in every row: drop these rows, or leave "
@@ -388,6 +381,13 @@ def _interactions(data: Any) -> pd.DataFrame:
             f"columns user_id and item_id: rename yours."
         )
     return interactions
+
+
+def _column(interactions: pd.DataFrame, name: str) -> pd.Series:
+    column = interactions[name]
+    if isinstance(column, pd.DataFrame):
+        raise InvalidInputError(f"`data.interactions` has several columns {name!r}; expected one: drop the others.")
+    return column
 
 
 def _in_random_order(X: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from recsys.evaluation._splitting import (
+    LARGEST_SEED,
     Splitter,
     check_integer,
     check_seed,
@@ -94,6 +95,11 @@ class RandomSplit(Splitter):
         sizes = self.test_size, self.validation_size
         n_test, n_validation = shares_of(len(data), "rows", *sizes) if self.by is None else shares_of_each(data, *sizes)
         first = seed_of(self.random_state)
+        if first + self.n_splits - 1 > LARGEST_SEED:
+            raise InvalidInputError(
+                f"`random_state` is {first} and `n_splits` {self.n_splits}: the last split would be that of "
+                f"{first + self.n_splits - 1}; expected a number up to {LARGEST_SEED}: lower `random_state`."
+            )
         for seed in range(first, first + self.n_splits):
             place = check_random_state(seed).permutation(len(data))
             if self.by is not None:

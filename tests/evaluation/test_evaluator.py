@@ -225,6 +225,9 @@ def test_what_is_no_data_is_refused(data: Any) -> None:
     twice = {"interactions": pd.concat([data.interactions, data.interactions[["rating"]]], axis=1)}
     with pytest.raises(InvalidInputError, match=r"`data.interactions` has several columns 'rating'; expected one"):
         Evaluator([LeaveLastOut()], min_rating=4).evaluate(MODELS, twice)
+    twice = {"interactions": pd.concat([data.interactions, data.interactions[["timestamp"]]], axis=1)}
+    with pytest.raises(InvalidInputError, match=r"`data.interactions` has several columns 'timestamp'; expected one"):
+        evaluator.evaluate(MODELS, twice)
     with pytest.raises(InvalidTypeError, match=r"`data.items` is of type list; expected a DataFrame or None"):
         evaluator.evaluate(MODELS, {"interactions": data.interactions, "items": [1]})
 
@@ -361,6 +364,11 @@ def test_groups_of_users_add_up_to_all_of_them(evaluation: Evaluation, data: Any
         ({1: "F"}, "`groups` is of type dict; expected a Series, indexed by user id"),
         (pd.Series(["F", "M"], index=[1, 1]), "`groups` has several groups of 1; expected one a user"),
         (pd.Series(["F"], index=["1"]), "`groups` tells of no user that was tested: it is of '1', they are"),
+        (pd.Series([], dtype=object), "`groups` names the group of no user, in 0 rows; expected that of each who was"),
+        (pd.Series([None], index=[1]), "`groups` names the group of no user, in 1 rows"),
+        (pd.Series([("F", 1), "M"], index=[1, 2]), r"`groups` holds \('F', 1\); expected one label a user"),
+        (pd.Series([["F"], ["M"]], index=[1, 2]), r"`groups` holds \['F'\], \['M'\]; expected one label a user"),
+        (pd.Series(pd.Categorical([("F", 1)]), index=[1]), r"`groups` holds \('F', 1\)"),
     ],
 )
 def test_groups_that_tell_nothing_are_refused(groups: Any, message: str, evaluation: Evaluation) -> None:

@@ -77,6 +77,12 @@ def test_a_split_by_time_cannot_be_checked_without_times() -> None:
         check_leaks(X, Split("s", rows(0), rows(1), order="user"))
 
 
+@pytest.mark.parametrize("split", [None, (rows(0), rows(1)), "random"])
+def test_what_is_no_split_is_refused(split: Any) -> None:
+    with pytest.raises(InvalidTypeError, match=f"`split` is of type {type(split).__name__}; expected a Split"):
+        check_leaks(X, split)
+
+
 def test_groups_of_entities() -> None:
     train = pd.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "y"]})
     test = pd.DataFrame({"user_id": ["a", "c", "d", "b"], "item_id": ["y", "x", "z", "z"]}, index=[5, 6, 7, 8])

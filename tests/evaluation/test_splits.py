@@ -498,6 +498,9 @@ def test_too_little_data_is_refused() -> None:
         next(RandomSplit(random_state=-1).splits(X))
     with pytest.raises(InvalidInputError, match="`random_state` is 4294967296; expected a number up to 4294967295"):
         next(RandomSplit(random_state=2**32).splits(X))
+    with pytest.raises(InvalidInputError, match="the last split would be that of 4294967296; expected a number up to"):
+        next(RandomSplit(n_splits=2, random_state=2**32 - 1).splits(X))
+    assert next(RandomSplit(random_state=2**32 - 1).splits(X)).seed == 2**32 - 1
     with pytest.raises(InvalidTypeError, match="`random_state` is 'a'; expected a number, a RandomState or None"):
         next(RandomSplit(random_state="a").splits(X))
     with pytest.raises(ValueError, match="0 sample"):
