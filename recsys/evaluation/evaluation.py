@@ -28,6 +28,29 @@ def check_names(**names: Any) -> None:
             raise InvalidTypeError(f"`{argument}` is {name!r}; expected a name that stands in `table()`, as text.")
 
 
+def _check_series(groups: Any) -> None:
+    """Refuse what does not give users one label each."""
+    if not isinstance(groups, pd.Series):
+        raise InvalidTypeError(
+            f"`groups` is of type {type(groups).__name__}; expected a Series, indexed by user id: take a column of "
+            f'users.set_index("user_id").'
+        )
+    if not groups.index.is_unique:
+        twice = groups.index[groups.index.duplicated()].unique()
+        raise InvalidInputError(f"`groups` has several groups of {examples(twice)}; expected one a user.")
+    kinds = pd.Series(groups.dtype.categories) if isinstance(groups.dtype, pd.CategoricalDtype) else groups
+    listed = kinds[kinds.map(pd.api.types.is_list_like).astype(bool)]
+    if len(listed):
+        raise InvalidTypeError(
+            f"`groups` holds {examples(listed)}; expected one label a user, as text or a number: join their parts."
+        )
+    if groups.isna().all():
+        raise InvalidInputError(
+            f"`groups` names the group of no user, in {len(groups)} rows; expected that of each who was tested, "
+            f"indexed by user id."
+        )
+
+
 @dataclass
 class Evaluation:
     """What an `Evaluator` found.
@@ -140,25 +163,7 @@ class Evaluation:
         >>> sorted(table["group"].unique())
         ['F', 'M']
         """
-        if not isinstance(groups, pd.Series):
-            raise InvalidTypeError(
-                f"`groups` is of type {type(groups).__name__}; expected a Series, indexed by user id: take a column of "
-                f'users.set_index("user_id").'
-            )
-        if not groups.index.is_unique:
-            twice = groups.index[groups.index.duplicated()].unique()
-            raise InvalidInputError(f"`groups` has several groups of {examples(twice)}; expected one a user.")
-        kinds = pd.Series(groups.dtype.categories) if isinstance(groups.dtype, pd.CategoricalDtype) else groups
-        listed = kinds[kinds.map(pd.api.types.is_list_like).astype(bool)]
-        if len(listed):
-            raise InvalidTypeError(
-                f"`groups` holds {examples(listed)}; expected one label a user, as text or a number: join their parts."
-            )
-        if groups.isna().all():
-            raise InvalidInputError(
-                f"`groups` names the group of no user, in {len(groups)} rows; expected that of each who was tested, "
-                f"indexed by user id."
-            )
+        _check_series(groups)
         rows = self.per_user[self.per_user["group"] == OVERALL]
         labels = rows["user_id"].map(groups)
         if labels.isna().all():

@@ -153,10 +153,7 @@ def check_leaks(X: Any, split: Split, groups: Any = None) -> None:
     recsys.exceptions.InvalidInputError: Split 'mine' leaks: 1 test pairs are in other parts too, such as user 1 and...
     """
     if not isinstance(split, Split):
-        raise InvalidTypeError(
-            f"`split` is of type {type(split).__name__}; expected a Split, such as the method `splits` of a splitter "
-            f"yields."
-        )
+        raise InvalidTypeError(f"`split` is of type {type(split).__name__}; expected a Split, as from `splits`.")
     data = Coded.read(X, groups, timed_by=f"split {split.name!r}" if split.order else "")
     parts = {part: np.asarray(getattr(split, part)) for part in ROLES}
     for part, rows in parts.items():
