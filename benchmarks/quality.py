@@ -243,7 +243,7 @@ def markdown(dataset: str, name: str, rows: pd.DataFrame) -> str:
                 continue
             target = TARGETS.get((name, str(question), str(model), metric)) if dataset == "ml-1m" else None
             by_seed = ", ".join(f"{value:.4f}" for value in part[metric])
-            bound = "" if target is None else f"{target:.3f}"
+            bound = "" if target is None else f"{target:.4f}"
             lines.append(f"| {question} | {model} | {metric} | {part[metric].mean():.4f} | {bound} | {by_seed} |")
     return "\n".join(lines) + "\n"
 
