@@ -18,6 +18,7 @@ from recsys._sparse import Csr, distinct_rows, pattern, positives, take_rows
 from recsys.exceptions import (
     ColdStartError,
     ColdStartWarning,
+    DataWarning,
     InvalidInputError,
     InvalidTypeError,
     PersistenceError,
@@ -121,7 +122,12 @@ class EstimatorState(BaseEstimator, ABC):
         Raises
         ------
         InvalidInputError
-            If an item is in the catalogue already, or all ids are of another type than those there.
+            If an item is in the catalogue already.
+
+        Warns
+        -----
+        DataWarning
+            If all ids are of another type than those there: text, say, where these are numbers.
         """
         check_is_fitted(self)
         if isinstance(items, (pd.DataFrame, FeatureTable)):
@@ -140,7 +146,7 @@ class EstimatorState(BaseEstimator, ABC):
                 f"`items` holds {len(known)} ids that are in the catalogue already: {examples(known)}; expected new "
                 f"ones: drop these."
             )
-        self._refuse_other_labels(ids, "items")
+        self._warn_of_other_labels(ids, "items", self.items_)
         self._append_items(ids, encoded)
         return self
 
@@ -207,12 +213,24 @@ class EstimatorState(BaseEstimator, ABC):
             ) from error
         return read_pairs(frame) if pairs is None else pairs
 
-    def _refuse_other_labels(self, ids: pd.Index, argument: str, side: Literal["user", "item"] = "item") -> None:
-        """Refuse ids of another type than those known: they are a slip, and would all be new."""
-        known = self.items_ if side == "item" else self.users_
-        if len(ids) and (known.encode(ids) < 0).all() and (hint := known.mismatch(ids)):
-            whom, expected = ("item of the catalogue", "its items") if side == "item" else ("known user", "users")
-            raise InvalidInputError(f"`{argument}` names no {whom}, but {examples(ids)}; expected {expected}.{hint}")
+    def _refuse_other_labels(self, items: pd.Index) -> None:
+        """Refuse ids of another type than the catalogue's: they are a slip, and would all be new items."""
+        if (self.items_.encode(items) < 0).all() and (hint := self.items_.mismatch(items)):
+            raise InvalidInputError(
+                f"`X` names no item of the catalogue, but {examples(items)}; expected its items.{hint}"
+            )
+
+    def _warn_of_other_labels(
+        self, ids: pd.Index, argument: str, known: Vocabulary, also: pd.Index | None = None
+    ) -> None:
+        """Warn where ids are of another type than those known and are not among `also`: they may be a slip."""
+        new = (known.encode(ids) < 0).all() and (also is None or not ids.isin(also).any())
+        if new and (hint := known.mismatch(ids)):
+            warnings.warn(
+                f"`{argument}` names none that is known, but {examples(ids)}: all join as new.{hint}",
+                DataWarning,
+                stacklevel=3,
+            )
 
     def _read_predict(self: Self, X: Any, item_features: Features) -> tuple[Pairs, Self, Codes]:
         """Rows, their item codes, and a model whose catalogue has all their items."""
@@ -228,7 +246,8 @@ class EstimatorState(BaseEstimator, ABC):
             )
         if (codes >= 0).all():
             return pairs, self, codes
-        self._refuse_other_labels(pairs.items, "X")
+        if encoded is None:
+            self._refuse_other_labels(pairs.items)
         unknown = pairs.items[codes < 0].unique()
         fresh = EncodedFeatures.empty(len(unknown), self.item_features_.fields)
         if encoded is not None:

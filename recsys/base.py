@@ -128,6 +128,11 @@ class BaseRecommender(EstimatorState):
         Returns
         -------
         self
+
+        Warns
+        -----
+        DataWarning
+            If all users or items are of another type than those known: text, say, where these are numbers.
         """
         if not hasattr(self, "users_"):
             return self.fit(X, y, user_features=user_features, item_features=item_features)
@@ -136,12 +141,15 @@ class BaseRecommender(EstimatorState):
         weights = read_target(y, len(pairs), self.min_rating)
         new_users = self._encode(user_features, "user_features")
         new_items = self._encode(item_features, "item_features")
-        self._refuse_other_labels(pairs.users, "X", "user")
-        self._refuse_other_labels(pairs.items, "X")
-        if new_users is not None:
-            self._refuse_other_labels(new_users[0], "user_features", "user")
-        if new_items is not None:
-            self._refuse_other_labels(new_items[0], "item_features")
+        if new_items is None:
+            self._refuse_other_labels(pairs.items)
+        for ids, new, known, side in (
+            (pairs.users, new_users, self.users_, "user"),
+            (pairs.items, new_items, self.items_, "item"),
+        ):
+            self._warn_of_other_labels(ids, "X", known)
+            if new is not None:
+                self._warn_of_other_labels(new[0], f"{side}_features", known, ids)
         context = None if self.context_encoder_ is None else self.context_encoder_.transform(pairs.context, "X")
         old = self.history_.tocoo()
         with ExitStack() as undo:
@@ -417,7 +425,7 @@ class BaseRecommender(EstimatorState):
         if not len(wanted):
             nobody = empty_csr(0, len(self.items_))
             return lambda rows: nobody[rows].toarray(), nobody, nobody
-        self._refuse_other_labels(pairs.items, "X")
+        self._refuse_other_labels(pairs.items)
         users, context = pairs.users[wanted], pairs.context.iloc[wanted]
         first, query = self._distinct(users, context)
         batch, seen = self._batch(users[first], None, None, self._used_context(context.iloc[first]), "features")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # What a scenario is, by the start of its name; the first that fits.
 _WORDS = {
     "leave-last-out": "The last interactions of each user by time are tested; models learn from the others.",
+    "random by user": "A random share of each user's interactions is tested; models learn from the others.",
     "random": "A random share of all interactions is tested; models learn from the others.",
     "global time": "The latest share of all interactions is tested; models learn from the past alone.",
     "user-cold first": "Held-out users, of whom models learned nothing. Their first interactions by time are revealed "

@@ -163,16 +163,19 @@ def shares_of(n: int, what: str, *sizes: float) -> list[int]:
 
 def shares_of_each(data: Coded, *sizes: float) -> list[Rows]:
     """For each row, how many of its user's these shares are: rounded down, but at least one while two are left."""
-    left = np.bincount(data.user)
+    n_rows = np.bincount(data.user)
     # 0.29 * 100 comes out a hair below 29.
-    counts = [np.floor(size * left + 1e-9).astype(np.int64) for size in sizes]
-    left -= np.sum(counts, axis=0)
+    counts = [np.floor(size * n_rows + 1e-9).astype(np.int64) for size in sizes]
+    left = n_rows - np.sum(counts, axis=0)
     for size, count in zip(sizes, counts, strict=True):
         few = (count == 0) & (left > 1) & (size > 0)
         count += few
         left -= few
     if not counts[0].any():
-        raise InvalidInputError("`X` has one row a user; expected users with more, to hold out some of them.")
+        raise InvalidInputError(
+            f"`X` has {n_rows.max()} row(s) a user at most, which leaves none to test with shares of "
+            f"{', '.join(f'{size:g}' for size in sizes)}; expected users with more, or smaller shares."
+        )
     return [count[data.user] for count in counts]
 
 

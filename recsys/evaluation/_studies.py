@@ -43,12 +43,16 @@ def charts(report: Report) -> list[Study]:
         words = (
             f"{report.metric} without a part of the model, above that of {report.ablation.baseline}: paired "
             f"differences with {100 * report.ablation.confidence:.6g}% intervals. Left of 0 the part is missed."
+            f"{_failed(report.ablation)}"
         )
         label = f"{report.metric} above {report.ablation.baseline}"
         found.append(Study("ablation", "What each part is worth", words, _ablation(rows, label), []))
     if report.learning_rates is not None:
         rows = _overall(report.learning_rates, report.metric)
-        words = f"{report.metric} by the learning rate, a line a scenario; bands are intervals over users."
+        words = (
+            f"{report.metric} by the learning rate, a line a scenario; bands are intervals over users."
+            f"{_failed(report.learning_rates)}"
+        )
         chart = _learning_rates(rows, report.metric)
         found.append(Study("learning-rates", "How much the learning rate matters", words, [], [chart]))
     return found
@@ -56,7 +60,7 @@ def charts(report: Report) -> list[Study]:
 
 def records(report: Report) -> dict[str, pd.DataFrame]:
     """The numbers of what was given, by the name of the argument."""
-    found = {} if report.weights is None else {"weights": report.weights}
+    found = {} if report.weights is None else {"weights": report.weights[COLUMNS]}
     for name in ("ablation", "learning_rates"):
         evaluation: Evaluation | None = getattr(report, name)
         if evaluation is not None:
@@ -85,9 +89,10 @@ def markdown(report: Report) -> list[tuple[str, list[list[str]]]]:
         rows = _overall(evaluation, report.metric)
         scenarios = list(rows["scenario"].unique())
         table = [[f"{report.metric} by {label}", *scenarios]]
-        for model, own in rows.groupby("model", sort=False):
-            mean = own.set_index("scenario")["mean"]
-            table.append([str(model), *(f"{mean[each]:.4f}" if each in mean else "failed" for each in scenarios)])
+        mean = rows.set_index(["model", "scenario"])["mean"]
+        for model in evaluation.table()["model"].unique():
+            cells = (f"{mean[model, each]:.4f}" if (model, each) in mean else "failed" for each in scenarios)
+            table.append([str(model), *cells])
         found.append((title, table))
     return found
 
@@ -111,13 +116,26 @@ def check(report: Report) -> None:
             )
         if not len(_overall(evaluation, report.metric)):
             raise InvalidInputError(f"`{name}` has no variant that was measured: see its `failures`.")
-    if report.ablation is not None and set(report.ablation.costs["model"]) <= {report.ablation.baseline}:
-        raise InvalidInputError(
-            f"`ablation` has no variant but its baseline, {report.ablation.baseline!r}; expected the whole model as "
-            f"baseline, and others with a part left out."
-        )
+    if report.ablation is not None:
+        measured = set(_overall(report.ablation, report.metric)["model"])
+        if report.ablation.baseline not in measured:
+            raise InvalidInputError(
+                f"`ablation` has the baseline {report.ablation.baseline!r}, which failed; expected the whole model, "
+                f"which the others are compared with: see `failures`."
+            )
+        if len(measured) < 2:
+            raise InvalidInputError(
+                f"`ablation` has no variant that was measured but its baseline, {report.ablation.baseline!r}; expected "
+                f"the whole model as baseline, and others with a part left out: see `failures`."
+            )
     if report.learning_rates is not None:
-        _rates(report.learning_rates.costs["model"].unique())
+        _rates(report.learning_rates.table()["model"].unique())
+        rates = _rates(_overall(report.learning_rates, report.metric)["model"].unique())
+        if len(set(rates.values())) < max(len(rates), 2):
+            raise InvalidInputError(
+                f"`learning_rates` has the rates {examples(rates, 6)}; expected two or more that were measured, each "
+                f"once."
+            )
 
 
 def _check_weights(weights: Any) -> None:
@@ -128,20 +146,33 @@ def _check_weights(weights: Any) -> None:
     missing = [name for name in COLUMNS if name not in weights]
     if missing:
         raise InvalidInputError(f"`weights` lacks {examples(missing)}; expected what `field_weights` returns.")
+    several = weights.columns[weights.columns.duplicated() & weights.columns.isin(COLUMNS)]
+    if len(several):
+        raise InvalidInputError(f"`weights` has several columns {examples(several)}; expected one each.")
     if not len(weights):
         raise InvalidInputError("`weights` has no rows; expected what `field_weights` returns.")
     for column, known in (("side", ["user", "item"]), ("group", GROUPS)):
         unknown = weights[column][~weights[column].isin(known)]
         if len(unknown):
             raise InvalidInputError(f"`weights.{column}` holds {examples(unknown)}; expected {', '.join(known)}.")
+    if weights["field"].isna().any():
+        raise InvalidInputError("`weights.field` holds missing names; expected what `field_weights` returns.")
     twice = weights.duplicated(["side", "field", "group"])
     if twice.any():
         raise InvalidInputError(
             f"`weights` has several rows of {examples(weights['field'][twice])} in a group; expected one each."
         )
-    values = weights[["weight", "low", "high"]].to_numpy(dtype=np.float64, na_value=np.nan)
-    if not np.isfinite(values).all():
-        raise InvalidInputError("`weights` holds values that are not finite; expected what `field_weights` returns.")
+    for column in ("weight", "low", "high"):
+        values = weights[column]
+        if values.dtype.kind not in "iuf" or not np.isfinite(values.to_numpy(np.float64, na_value=np.nan)).all():
+            raise InvalidInputError(
+                f"`weights.{column}` holds values that are not finite numbers; expected what `field_weights` returns."
+            )
+
+
+def _failed(evaluation: Evaluation) -> str:
+    names = evaluation.failures["model"].unique()
+    return f" Failed, at least once: {', '.join(names)}." if len(names) else ""
 
 
 def _rates(names: Any) -> dict[str, float]:
@@ -169,7 +200,7 @@ def _overall(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 def _weights(weights: pd.DataFrame) -> list[_charts.Chart]:
     found = []
     for side in ("user", "item"):
-        rows = weights[weights["side"] == side].rename(columns={"field": "model", "weight": "mean"})
+        rows = weights.loc[weights["side"] == side, COLUMNS].rename(columns={"field": "model", "weight": "mean"})
         if len(rows):
             rows = rows.assign(model=rows["model"].astype(str), place=rows["group"].map(GROUPS.index))
             rows = rows.sort_values("place", kind="stable")

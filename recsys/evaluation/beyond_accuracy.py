@@ -73,6 +73,8 @@ def gini(recommended: npt.ArrayLike, n_items: int) -> float:
     (0.0, 0.5)
     """
     check_integer(n_items, "n_items", 1)
+    # A narrow integer of NumPy would overflow.
+    n_items = int(n_items)
     exposure = np.sort(_exposure(recommended, n_items))
     total = int(exposure.sum())
     weight = 2 * np.arange(1, n_items + 1) - n_items - 1

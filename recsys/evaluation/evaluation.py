@@ -39,6 +39,8 @@ def _check_series(groups: Any) -> None:
         twice = groups.index[groups.index.duplicated()].unique()
         raise InvalidInputError(f"`groups` has several groups of {examples(twice)}; expected one a user.")
     kinds = pd.Series(groups.dtype.categories) if isinstance(groups.dtype, pd.CategoricalDtype) else groups
+    # Sparse values, too, one by one.
+    kinds = pd.Series(np.asarray(kinds, dtype=object))
     listed = kinds[kinds.map(pd.api.types.is_list_like).astype(bool)]
     if len(listed):
         raise InvalidTypeError(

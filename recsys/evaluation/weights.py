@@ -15,7 +15,15 @@ __all__ = ["COLUMNS", "field_weights"]
 COLUMNS = ["side", "field", "group", "weight", "low", "high", "n_pairs"]
 
 
-def field_weights(model: Any, pairs: pd.DataFrame, train: Any, revealed: Any = None, **features: Any) -> pd.DataFrame:
+def field_weights(
+    model: Any,
+    pairs: pd.DataFrame,
+    train: Any,
+    revealed: Any = None,
+    *,
+    user_features: Any = None,
+    item_features: Any = None,
+) -> pd.DataFrame:
     """How much a model heeds each field of hot, few-shot and new users and items.
 
     The weights are those that `explain` tells of each pair; a field that it leaves out weighs 0 there. Its other
@@ -31,8 +39,8 @@ def field_weights(model: Any, pairs: pd.DataFrame, train: Any, revealed: Any = N
         The rows that the model learned from; they tell who is hot.
     revealed : DataFrame with columns user_id, item_id, optional
         First interactions of new users, who are few-shot with them.
-    **features
-        ``user_features`` and ``item_features``, as `explain` takes them.
+    user_features, item_features : DataFrame or FeatureTable, optional
+        As `explain` takes them.
 
     Returns
     -------
@@ -60,8 +68,7 @@ def field_weights(model: Any, pairs: pd.DataFrame, train: Any, revealed: Any = N
     2  item       id   hot
     3  item   genres   hot
     """
-    options = features if revealed is None else {**features, "interactions": revealed}
-    told = model.explain(pairs, **options)
+    told = model.explain(pairs, user_features=user_features, item_features=item_features, interactions=revealed)
     told = told[told["source"].isin(["user", "item"])]
     if not len(told):
         raise InvalidInputError(

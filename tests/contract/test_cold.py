@@ -307,36 +307,36 @@ def test_a_score_of_items_of_another_type_of_id_is_refused(name: str) -> None:
 
 
 @every
-def test_nothing_joins_under_ids_of_another_type(name: str) -> None:
+def test_those_that_join_under_ids_of_another_type_are_told(name: str) -> None:
     model, world = fitted(name)
-    first, n_items = world.X.head(1), len(model.items_)
+    first = world.X.head(1)
     text, people = (frame.set_index(frame.index.astype(str)) for frame in (world.items, world.users))
-    for call, message in (
-        (lambda: model.add_items(text), "`items` names no item of the catalogue"),
-        (
-            lambda: model.add_items(["1", "2"]),
-            "`items` names no item of the catalogue, but '1', '2'; expected its items",
-        ),
-        (lambda: model.partial_fit(first, [1], item_features=text), "`item_features` names no item of the catalogue"),
-        (lambda: model.partial_fit(first, [1], user_features=people), "`user_features` names no known user, but '"),
-        (
-            lambda: model.partial_fit(first.astype({"item_id": str}), [1], item_features=world.items),
-            "`X` names no item of the catalogue",
-        ),
-        (
-            lambda: model.partial_fit(first.astype({"user_id": str}), [1]),
-            "`X` names no known user, but '.*; expected us",
-        ),
-        (
-            lambda: model.predict(first.astype({"item_id": str}), item_features=text),
-            "`X` names no item of the catalogue",
-        ),
-    ):
-        with pytest.raises(
-            InvalidInputError, match=rf"{message}.* They are text \(.*\), but the known ones are numbers"
-        ):
-            call()
-    assert len(model.items_) == n_items
+    as_text = {side: first.astype({f"{side}_id": str}) for side in ("user", "item")}
+    calls: list[tuple[Any, str]] = [
+        (lambda model: model.add_items(text), "items"),
+        (lambda model: model.add_items(["1", "2"]), "items"),
+        (lambda model: model.partial_fit(first, [1], item_features=text), "item_features"),
+        (lambda model: model.partial_fit(first, [1], user_features=people), "user_features"),
+        (lambda model: model.partial_fit(as_text["item"], [1], item_features=world.items), "X"),
+        (lambda model: model.partial_fit(as_text["user"], [1]), "X"),
+    ]
+    for call, argument in calls:
+        message = (
+            rf"`{argument}` names none that is known, but .*: all join as new. They are text \(.*\), but the known ones"
+        )
+        with pytest.warns(DataWarning, match=message):
+            call(copy.deepcopy(model))
+
+
+@every
+def test_newcomers_may_have_names_of_another_type(name: str) -> None:
+    model, world = fitted(name)
+    model = copy.deepcopy(model)
+    X = pd.concat([world.X.head(1), world.X.head(1).assign(user_id="ann")], ignore_index=True)
+    ann = world.users.head(1).set_index(pd.Index(["ann"], name="user_id"))
+    # Known together with what `X` has: no slip.
+    model.partial_fit(X, [1, 1], user_features=ann)
+    assert model.recommend(["ann"], k=1)["path"].tolist() == ["hot"]
 
 
 @every

@@ -205,3 +205,8 @@ def test_diversity_leaves_its_argument_alone() -> None:
 def test_vectors_are_rows_of_finite_numbers(vectors: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         intra_list_diversity([[0, 1]], vectors)
+
+
+def test_a_narrow_number_of_items_does_not_overflow() -> None:
+    narrow: Any = np.uint8(200)
+    assert gini([[0, 1], [0, 2]], narrow) == gini([[0, 1], [0, 2]], 200) == 0.9875

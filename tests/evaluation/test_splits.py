@@ -182,8 +182,15 @@ def test_every_row_of_a_user_is_as_likely_tested() -> None:
 
 
 def test_users_with_one_row_each_cannot_be_split() -> None:
-    with pytest.raises(InvalidInputError, match="`X` has one row a user; expected users with more, to hold out"):
+    with pytest.raises(
+        InvalidInputError, match=r"`X` has 1 row.s. a user at most, which leaves none to test with shares of 0.1, 0; "
+    ):
         next(RandomSplit(by="user", random_state=0).splits(np.array([[1, 1], [2, 1]])))
+    X = np.column_stack([np.repeat(np.arange(5), 4), np.arange(20)])
+    with pytest.raises(
+        InvalidInputError, match=r"4 row.s. a user at most, .* of 0.2, 0.75; expected users with more, or"
+    ):
+        next(RandomSplit(test_size=0.2, validation_size=0.75, by="user", random_state=0).splits(X))
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=30), st.integers(1, 3))

@@ -23,7 +23,7 @@ from recsys.evaluation import (
     field_weights,
 )
 from recsys.evaluation._page import page
-from recsys.exceptions import InvalidInputError, InvalidTypeError
+from recsys.exceptions import InvalidInputError, InvalidTypeError, RecsysWarning
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,47 @@ def test_learning_rates_are_drawn_as_a_line_a_scenario(evaluation: Evaluation, d
     assert re.search(r"^\| NDCG@10 by learning rate \| leave-last-out \| user-cold k=5 \|$", report.to_markdown(), re.M)
 
 
+class Broken(EASE):
+    def fit(self, *_: Any, **__: Any) -> Broken:
+        raise MemoryError("no room")
+
+
+def test_a_variant_that_failed_is_named(evaluation: Evaluation, data: Any) -> None:
+    variants: dict[str, Any] = {"whole": EASE(l2=20.0), "without": Popularity(), "in vain": Broken()}
+    with pytest.warns(RecsysWarning, match="in vain failed"):
+        found = Evaluator([LeaveLastOut()], baseline="whole", n_resamples=50).evaluate(variants, data)
+    report = Report(evaluation, ablation=found)
+    assert "Failed, at least once: in vain." in report.to_html()
+    assert "| in vain | failed |" in report.to_markdown()
+    rates: dict[str, Any] = {"0.1": EASE(), "0.01": Broken()}
+    with pytest.warns(RecsysWarning, match="0.01 failed"):
+        found = Evaluator([LeaveLastOut()], baseline="0.1", n_resamples=50).evaluate(rates, data)
+    with pytest.raises(
+        InvalidInputError, match=r"`learning_rates` has the rates '0.1'; expected two or more that were"
+    ):
+        Report(evaluation, learning_rates=found)
+    variants = {"whole": Broken(), "without": Popularity()}
+    with pytest.warns(RecsysWarning, match="whole failed"):
+        found = Evaluator([LeaveLastOut()], baseline="whole", n_resamples=50).evaluate(variants, data)
+    with pytest.raises(
+        InvalidInputError, match=r"`ablation` has the baseline 'whole', which failed; expected the whole"
+    ):
+        Report(evaluation, ablation=found)
+
+
+def test_the_same_rate_twice_is_refused(evaluation: Evaluation, data: Any) -> None:
+    rates = {"0.001": EASE(), "1e-3": EASE(l2=5.0), "0.1": EASE(l2=9.0)}
+    found = Evaluator([LeaveLastOut()], baseline="0.1", n_resamples=50).evaluate(rates, data)
+    with pytest.raises(InvalidInputError, match=r"`learning_rates` has the rates '0.001', '1e-3', '0.1'; expected two"):
+        Report(evaluation, learning_rates=found)
+
+
+def test_further_columns_of_weights_are_left_out(evaluation: Evaluation, told: Any) -> None:
+    report = Report(evaluation, weights=told[-1].assign(model="Contrastive", mean=0.1, when=pd.Timestamp("2020-01-01")))
+    assert report.to_html() == Report(evaluation, weights=told[-1]).to_html()
+    assert "when" not in json.loads(report.to_json())["weights"][0]
+
+
 def test_nothing_given_shows_nothing(evaluation: Evaluation) -> None:
     report = Report(evaluation)
     assert page(report)["studies"] == []
@@ -173,7 +214,11 @@ def test_nothing_given_shows_nothing(evaluation: Evaluation) -> None:
         ),
         (lambda frame: frame.assign(side="both"), "`weights.side` holds 'both'.*; expected user, item"),
         (lambda frame: pd.concat([frame, frame]), "`weights` has several rows of .* in a group; expected one each"),
-        (lambda frame: frame.assign(low=np.nan), "`weights` holds values that are not finite"),
+        (lambda frame: frame.assign(weight="a"), "`weights.weight` holds values that are not finite numbers"),
+        (lambda frame: frame.assign(high=pd.NA), "`weights.high` holds values that are not finite numbers"),
+        (lambda frame: frame.assign(field=None), "`weights.field` holds missing names"),
+        (lambda frame: pd.concat([frame, frame["weight"]], axis=1), "`weights` has several columns 'weight'; expected"),
+        (lambda frame: frame.assign(low=np.nan), "`weights.low` holds values that are not finite numbers"),
     ],
 )
 def test_weights_that_cannot_be_drawn_are_refused(evaluation: Evaluation, told: Any, change: Any, message: str) -> None:
@@ -191,7 +236,7 @@ def test_what_is_no_study_is_refused(evaluation: Evaluation, data: Any) -> None:
         Report(evaluation, learning_rates=evaluation)
     alone = Evaluator([LeaveLastOut()], baseline="EASE", n_resamples=50).evaluate({"EASE": EASE()}, data)
     with pytest.raises(
-        InvalidInputError, match="`ablation` has no variant but its baseline, 'EASE'; expected the whole"
+        InvalidInputError, match="`ablation` has no variant that was measured but its baseline, 'EASE'; exp"
     ):
         Report(evaluation, ablation=alone)
     evaluator = Evaluator([LeaveLastOut()], metrics=("HR",), baseline="EASE", n_resamples=50)
