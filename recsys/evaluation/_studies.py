@@ -35,7 +35,8 @@ def charts(report: Report) -> list[Study]:
         words = (
             "The weight of each field, mean over pairs of a user and an item; bars hold the middle 80% of pairs. Hot "
             "are those the model learned from, few-shot those who came with interactions after it, cold-start those of "
-            "whom it knows features alone."
+            "whom it knows features alone. A weight tells how far the gate of a field is open, not what the field adds "
+            "to a score."
         )
         found.append(Study("weights", "What the model heeds", words, _weights(report.weights), []))
     if report.ablation is not None:

@@ -57,9 +57,9 @@ def environment() -> dict[str, Any]:
 class Report:
     """An evaluation as one page of HTML, as Markdown, as JSON, and as sentences.
 
-    In each scenario, group and metric the models are compared with the best one there, user by user, and their p values
-    adjusted for their number (Holm). A model whose adjusted p value is not below ``1 - confidence`` is level with the
-    best: it cannot be told from it.
+    In each scenario, group and metric the models are compared with the best one there, user by user, by `max_t_test`:
+    its p values are of all pairs at once, as the best was picked by the same users. A model whose p value is not below
+    ``1 - confidence`` is level with the best: it cannot be told from it.
 
     Parameters
     ----------

@@ -39,6 +39,9 @@ __all__ = ["GlobalTimeSplit", "LeaveLastOut", "RandomSplit", "SparseSubset"]
 class RandomSplit(Splitter):
     """Rows at random, of all rows or of each user's. It trains on the future: report a time split too.
 
+    Rows that were shuffled by the same seed before, as by ``X.sample(frac=1, random_state=0)``, are put back into their
+    order by the draw, and the first of these tested: split rows as they came, or shuffle by another seed.
+
     Parameters
     ----------
     test_size : float, default=0.1
@@ -243,7 +246,8 @@ class GlobalTimeSplit(Splitter):
 class SparseSubset(Splitter):
     """Rows at random, of which those are tested whose user, or item, has the fewest train rows.
 
-    The other held-out rows are neither learned from nor tested.
+    The other held-out rows are neither learned from nor tested. As in `RandomSplit`, rows must not come shuffled by the
+    same seed.
 
     Parameters
     ----------

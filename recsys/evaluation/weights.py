@@ -27,7 +27,8 @@ def field_weights(
     """How much a model heeds each field of hot, few-shot and new users and items.
 
     The weights are those that `explain` tells of each pair; a field that it leaves out weighs 0 there. Its other
-    sources, the items of a history and what is prior to any field, are left out.
+    sources, the items of a history and what is prior to any field, are left out. A weight tells how far the gate of a
+    field is open, not what the field adds to a score: that is its contribution in `explain`.
 
     Parameters
     ----------
