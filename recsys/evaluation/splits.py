@@ -58,7 +58,7 @@ class RandomSplit(Splitter):
     References
     ----------
     .. [1] Zhao et al., "RecBole: Towards a Unified, Comprehensive and Efficient Framework for Recommendation
-       Algorithms", CIKM 2021, section 3.3 (``group_by: user``).
+       Algorithms", CIKM 2021; its setting ``group_by: user``.
 
     Examples
     --------
