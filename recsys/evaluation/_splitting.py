@@ -22,6 +22,7 @@ __all__ = [
     "check_seed",
     "check_share",
     "draw_entities",
+    "draw_places",
     "draw_unmet",
     "n_unmet",
     "places_of",
@@ -128,6 +129,14 @@ def draw_entities(rng: np.random.RandomState, size: float, n: int, what: str) ->
     (n_test,) = shares_of(n, what, size)
     mask: Mask = rng.permutation(n) < n_test
     return mask
+
+
+def draw_places(seed: int, n: int) -> Rows:
+    """The place of each of n rows in a random order."""
+    places = np.empty(n, dtype=np.int64)
+    # The permutation itself, taken as places, would put rows back that were shuffled by the same seed.
+    places[check_random_state(seed).permutation(n)] = np.arange(n)
+    return places
 
 
 def n_unmet(data: Coded) -> Rows:

@@ -22,6 +22,7 @@ from recsys.evaluation._splitting import (
     check_integer,
     check_seed,
     check_share,
+    draw_places,
     draw_unmet,
     n_unmet,
     places_of,
@@ -38,9 +39,6 @@ __all__ = ["GlobalTimeSplit", "LeaveLastOut", "RandomSplit", "SparseSubset"]
 @dataclass(frozen=True, kw_only=True)
 class RandomSplit(Splitter):
     """Rows at random, of all rows or of each user's. It trains on the future: report a time split too.
-
-    Rows that were shuffled by the same seed before, as by ``X.sample(frac=1, random_state=0)``, are put back into their
-    order by the draw, and the first of these tested: split rows as they came, or shuffle by another seed.
 
     Parameters
     ----------
@@ -104,7 +102,7 @@ class RandomSplit(Splitter):
                 f"{first + self.n_splits - 1}; expected a number up to {LARGEST_SEED}: lower `random_state`."
             )
         for seed in range(first, first + self.n_splits):
-            place = check_random_state(seed).permutation(len(data))
+            place = draw_places(seed, len(data))
             if self.by is not None:
                 place, _ = places_of(data.user, place)
             test = place < n_test
@@ -246,8 +244,7 @@ class GlobalTimeSplit(Splitter):
 class SparseSubset(Splitter):
     """Rows at random, of which those are tested whose user, or item, has the fewest train rows.
 
-    The other held-out rows are neither learned from nor tested. As in `RandomSplit`, rows must not come shuffled by the
-    same seed.
+    The other held-out rows are neither learned from nor tested.
 
     Parameters
     ----------
@@ -280,7 +277,7 @@ class SparseSubset(Splitter):
     def _splits(self, data: Coded) -> Iterator[Split]:
         (n_test,) = shares_of(len(data), "rows", self.test_size)
         seed = seed_of(self.random_state)
-        held_out = check_random_state(seed).permutation(len(data)) < n_test
+        held_out = draw_places(seed, len(data)) < n_test
         code = data.user if self.by == "user" else data.item
         counts = np.bincount(code[~held_out], minlength=int(code.max()) + 1)
         few = np.quantile(counts[counts > 0], self.quantile)

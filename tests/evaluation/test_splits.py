@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,21 @@ def test_random_sizes_and_seeds() -> None:
     assert drawn is not None
     assert next(RandomSplit(random_state=drawn).splits(X)).seed == drawn
     assert next(RandomSplit().splits(X)).seed != next(RandomSplit().splits(X)).seed
+
+
+@pytest.mark.parametrize("splitter", [RandomSplit, SparseSubset, partial(RandomSplit, by="user")])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_shuffle_by_the_same_seed_is_not_undone(splitter: Any, seed: int) -> None:
+    n = 4000
+    X = pd.DataFrame({"user_id": np.arange(n) // 20, "item_id": np.arange(n)})
+    shuffled = X.sample(frac=1, random_state=seed)
+    [split] = splitter(test_size=0.1, random_state=seed).splits(shuffled)
+    held_out = shuffled.iloc[np.concatenate([split.test, split.validation])]
+    assert len(held_out) == n // 10
+    # Places of the rows as they came: drawn at random from all, within four standard errors.
+    assert abs(held_out["item_id"].mean() - n / 2) < 4 * n / np.sqrt(12 * len(held_out))
+    within = held_out["item_id"] % 20
+    assert abs(within.mean() - 9.5) < 4 * 20 / np.sqrt(12 * len(held_out))
 
 
 def test_a_share_is_not_rounded_up_for_a_rounding_error() -> None:
