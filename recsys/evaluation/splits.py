@@ -260,7 +260,7 @@ class SparseSubset(Splitter):
     >>> X = np.array([[1, 10], [1, 11], [1, 12], [1, 13], [2, 10], [2, 11]])
     >>> [split] = SparseSubset(quantile=0.5, test_size=0.5, random_state=0).splits(X)
     >>> split.train, split.validation, split.test
-    (array([0, 3, 5]), array([1, 2]), array([4]))
+    (array([0, 3, 4]), array([1, 2]), array([5]))
     """
 
     by: Literal["user", "item"] = "user"

@@ -107,7 +107,7 @@ def seen(data: Any, role: str) -> Any:
         (lambda f, _: f.assign(rank=f["rank"] + 1), "expected the ranks of each user to run 1, 2, 3"),
         (
             lambda f, _: f.iloc[:0],
-            "has no list for any of the 37 users asked for",
+            "has no list for any of the 40 users asked for",
         ),
         (lambda f, _: f.assign(score=np.nan), "`recommendations.score` is not finite"),
         (lambda f, _: f.drop(columns="rank").assign(score=np.nan), "`recommendations.score` is not finite"),

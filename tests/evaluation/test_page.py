@@ -16,7 +16,7 @@ from recsys.evaluation._page import page
 @pytest.fixture(scope="module")
 def report() -> Report:
     data = make_movielens_like(n_users=80, n_items=50, n_interactions=1600, random_state=0)
-    splitters = [RandomSplit(test_size=0.3), UserColdSplit(k=(2,))]
+    splitters = [RandomSplit(test_size=0.4), UserColdSplit(k=(2,))]
     evaluator = Evaluator(splitters, groups=("gender", "popularity", "history"), n_resamples=50)
     return Report(evaluator.evaluate({"Popularity": Popularity(), "EASE": EASE(l2=20.0)}, data))
 

@@ -116,7 +116,7 @@ def test_hashes_are_of_the_rows_and_of_the_pairs() -> None:
 
 def test_hashes_are_the_same_everywhere_and_for_ever() -> None:
     numbers, text = (next(RandomSplit(random_state=0).splits(frame)).hash for frame in (X, "u" + X.astype(str)))
-    assert (numbers, text) == ("b346fdbbe69e", "00318886eb0f")
+    assert (numbers, text) == ("02379f72a1c8", "7e836ff409ba")
 
 
 def test_repr_says_the_sizes() -> None:
