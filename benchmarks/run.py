@@ -358,7 +358,10 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = f"{len(data.interactions):,} interactions of {len(data.users):,} users with {len(data.items):,} items."
     notes = [sizes, "All ratings are positives.", *remarks(name)]
     complete = set(options.models) == set(models()) and set(options.scenarios) == set(splitters())
-    weights = flagship_weights(name, data) if complete else None
+    weights = None
+    if complete:
+        weights = flagship_weights(name, data)
+        notes.append("The weights of fields are ContrastiveRecommender's.")
     page = Report(evaluation, title=name, notes=" ".join(notes).replace("``", ""), weights=weights)
     # It holds `evaluation.table()`, and more, which the page alone shows.
     table = page.frame().loc[:, :"error"]

@@ -405,7 +405,7 @@ def refuse_without_positives(weights: Floats, min_rating: float | None) -> None:
 
 
 def _check_on_cold(on_cold: Any) -> None:
-    if on_cold not in ON_COLD:
+    if not isinstance(on_cold, str) or on_cold not in ON_COLD:
         hint = f" {did_you_mean(on_cold, ON_COLD)}" if isinstance(on_cold, str) else ""
         raise InvalidInputError(f'`on_cold` is {on_cold!r}; expected "features", "popular" or "raise".{hint}')
 

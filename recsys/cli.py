@@ -11,6 +11,7 @@ and exit code 2.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ def evaluate(
             store=store,
             verbose=True,
         )
-        _make_ready(output)
+        _check_output(output)
         found = evaluator.evaluate(models, {"interactions": rows, **known})
         _write(found, data.name if title is None else title, notes, output)
 
@@ -177,15 +178,19 @@ def _splitters(scenarios: list[str], rows: pd.DataFrame, items_known: bool) -> l
     return [getattr(import_module("recsys.evaluation"), name)(**options) for name, options in chosen]
 
 
-def _make_ready(output: Path) -> None:
+def _check_output(output: Path) -> None:
     """See that a report can be written, before anything is computed."""
     if find_spec("jinja2") is None:
         raise InvalidInputError("The report needs Jinja2, which is not installed: pip install 'recsys[cli]'.")
-    output.mkdir(parents=True, exist_ok=True)
+    there = next(path for path in (output, *output.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "cannot be written to" if there.is_dir() else "is no directory"
+        raise InvalidInputError(f"--output is '{output}', but '{there}' {why}; expected a directory for the report.")
 
 
 def _write(found: Any, title: str, notes: str, output: Path) -> None:
     report = import_module("recsys.evaluation").Report(found, title=title, notes=notes)
+    output.mkdir(parents=True, exist_ok=True)
     report.to_json(output / "report.json")
     report.to_html(output / "report.html")
     typer.echo(report.to_markdown())

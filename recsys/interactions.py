@@ -172,7 +172,7 @@ def read_pairs(X: pd.DataFrame, name: str = "X") -> Pairs:
     Raises
     ------
     InvalidInputError
-        If columns are missing, a target is among them, a row lacks an id, or there is no row.
+        If columns are missing or swapped, a target is among them, a row lacks an id, or there is no row.
 
     Examples
     --------
@@ -191,6 +191,11 @@ def read_pairs(X: pd.DataFrame, name: str = "X") -> Pairs:
         twice = X.columns[X.columns.duplicated()].unique()
         raise InvalidInputError(
             f"`{name}` has more than one column named {examples(twice)}; expected each once: rename or drop them."
+        )
+    if list(X.columns[:2]) == ["item_id", "user_id"]:
+        raise InvalidInputError(
+            f"`{name}` has items in column 0 and users in column 1, by their names 'item_id' and 'user_id'; expected "
+            f"users first: pass {name}[['user_id', 'item_id', ...]]."
         )
     targets = [column for column in X.columns if str(column).lower() in TARGET_NAMES]
     if targets:

@@ -247,6 +247,8 @@ def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
 
     name = manifest.get("class")
     cls = getattr(recsys, name) if isinstance(name, str) and name in recsys.__all__ else None
+    if name == "ItemIndex":
+        raise PersistenceError(f"{Path(path)} holds an index, not a model: load it with `ItemIndex.load`.")
     if not hasattr(cls, "_from_saved") or inspect.isabstract(cls):
         raise PersistenceError(
             f"The model at {Path(path)} is of class {name!r}, which this release does not have; expected one of "

@@ -243,7 +243,11 @@ def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.
         (["ratings.csv", "--items", "other.csv"], "other.csv has no column 'item_id' or 'item', only 'a', 'b'"),
         (["ratings.csv", "--items", "strangers.csv"], "strangers|item_features|known"),
         (["holes.csv", "--scenario", "random"], "missing|null"),
-        (["ratings.csv", "--output", "notes.txt"], "notes.txt"),
+        (
+            ["ratings.csv", "--output", "notes.txt"],
+            "--output is 'notes.txt', but 'notes.txt' is no directory; expected a",
+        ),
+        (["ratings.csv", "--output", "notes.txt/a/b"], "--output is .*, but '.*notes.txt' is no directory"),
         (["ratings.csv", "--store", "notes.txt"], "`store` .notes.txt. cannot be used"),
         (["pairs.csv", "--min-rating", 4], "`min_rating` is 4.0, but `data.interactions` has no column 'rating'"),
         (["pairs.csv", "--scenario", "time"], "has no column 'timestamp'"),
@@ -270,7 +274,9 @@ def test_what_cannot_be_done_is_one_sentence(arguments: list[object], message: s
     assert re.search(message, refused(*arguments))
 
 
-@pytest.mark.parametrize("arguments", [["missing.csv"], ["log.csv", "--users", "missing.csv"], ["log.csv", "--k", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["missing.csv"], ["log.csv", "--users", "missing.csv"], ["log.csv", "--k", "x"], ["log.csv"]]
+)
 def test_what_cannot_be_read_leaves_no_folder(arguments: list[str]) -> None:
     Path("log.csv").write_text("user_id,item_id\n1,2\n")
     assert run(*arguments, "--output", "new/of/reports").exit_code == 2

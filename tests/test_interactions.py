@@ -39,6 +39,11 @@ def test_columns_are_read_by_position() -> None:
             pd.DataFrame({"user_id": [1], "item_id": [2], "rating": [3]}),
             "`X` has the column 'rating', which is a target; expected users, items and context alone: pass it as `y`",
         ),
+        (
+            pd.DataFrame({"item_id": [1], "user_id": [2]}),
+            "`X` has items in column 0 and users in column 1, by their names 'item_id' and 'user_id'; expected users "
+            r"first: pass X\[\['user_id', 'item_id', ...\]\]",
+        ),
         (pd.DataFrame({"user_id": [1], "item_id": [2], "Label": [3]}), "`X` has the column 'Label', which is a target"),
         (
             pd.DataFrame([[1, 2, 3]], columns=["user_id", "item_id", "item_id"]),

@@ -127,6 +127,11 @@ class _Axis(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
 
 
+def percent(share: float) -> str:
+    """A share as text: "95%", "99.9%"."""
+    return f"{100 * share:.6g}%"
+
+
 def _round_steps(low: float, high: float, n: int = 5) -> list[float]:
     """About n round numbers from at most `low` to at least `high`."""
     span = high - low if high - low > 1e-9 else max(abs(high), 1e-3)

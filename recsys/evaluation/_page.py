@@ -59,11 +59,6 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
-def percent(share: float) -> str:
-    """A share as text: "95%", "99.9%"."""
-    return f"{100 * share:.6g}%"
-
-
 def page(report: Report) -> dict[str, Any]:
     """All that the template shows."""
     found, frame = report.evaluation, report.frame()
@@ -76,8 +71,8 @@ def page(report: Report) -> dict[str, Any]:
         "title": report.title,
         "notes": _notes(report),
         "metric": report.metric,
-        "confidence": percent(found.confidence),
-        "level": percent(1 - found.confidence),
+        "confidence": _charts.percent(found.confidence),
+        "level": _charts.percent(1 - found.confidence),
         "n_resamples": found.n_resamples,
         "baseline": found.baseline,
         "seeds": ", ".join(map(str, sorted(found.splits["seed"].unique()))),
@@ -334,8 +329,8 @@ def markdown(report: Report) -> str:
     lines += [
         _plain(headline(report, main[main["metric"] == report.metric])),
         "",
-        f"Means over users with {percent(found.confidence)} bootstrap intervals. Bold: the best of a column; ≈: cannot "
-        f"be told from it (randomisation test of all pairs at once, max-T).",
+        f"Means over users with {_charts.percent(found.confidence)} bootstrap intervals. Bold: the best of a column; "
+        f"≈: cannot be told from it (randomisation test of all pairs at once, max-T).",
         "",
     ]
     for scenario, rows in overall.groupby("scenario", sort=False):

@@ -43,7 +43,7 @@ def charts(report: Report) -> list[Study]:
         rows = _overall(report.ablation, report.metric)
         words = (
             f"{report.metric} without a part of the model, above that of {report.ablation.baseline}: paired "
-            f"differences with {100 * report.ablation.confidence:.6g}% intervals. Left of 0 the part is missed."
+            f"differences with {_charts.percent(report.ablation.confidence)} intervals. Left of 0 the part is missed."
             f"{_failed(report.ablation)}"
         )
         label = f"{report.metric} above {report.ablation.baseline}"

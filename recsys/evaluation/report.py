@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.evaluation import _page, _studies
+from recsys.evaluation import _charts, _page, _studies
 from recsys.evaluation.evaluation import SAMPLED, Evaluation
 from recsys.evaluation.statistics import (
     holm,
@@ -267,7 +267,7 @@ class Report:
         mean, low, high = paired_bootstrap(a, b, n_resamples=n_resamples, confidence=confidence, random_state=0)
         p = float(randomisation_test(a, b, n_resamples=n_resamples, random_state=0))
         detectable = minimum_detectable_difference(a, b, confidence=confidence)
-        interval = "" if np.isnan(low) else f" [{_page.percent(confidence)} interval {low:.4f} to {high:.4f}]"
+        interval = "" if np.isnan(low) else f" [{_charts.percent(confidence)} interval {low:.4f} to {high:.4f}]"
         numbers = (
             f"{metric} {a.mean():.4f} against {b.mean():.4f}, a difference of {mean:.4f}{interval}, "
             f"p {_page.p_value(p)}, paired over {len(values):,} user{'s' if len(values) > 1 else ''}"

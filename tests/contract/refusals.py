@@ -294,6 +294,10 @@ REQUESTS = {
         lambda m, w: m.recommend([1000], on_cold="popularity"),
         ("`on_cold` is 'popularity'", 'expected "features", "popular" or "raise"', "Did you mean 'popular'?"),
     ),
+    "on_cold of each user": Refusal(
+        lambda m, w: m.recommend([1000, 1001], on_cold=np.array(["raise", "raise"])),
+        ("`on_cold` is array", 'expected "features", "popular" or "raise"'),
+    ),
     "on_cold of None": Refusal(
         lambda m, w: m.recommend([1000], on_cold=None),
         ("`on_cold` is None", 'expected "features", "popular" or "raise"'),
