@@ -4,7 +4,7 @@
 
 The peers are optional: the tables name those that are missing. RecTools asks for NumPy 1 on Python before 3.13, so an
 environment with everything is one of Python 3.13 with ``pip install rectools ranx`` and this package's requirements.
-Each part runs in a process of its own, all libraries held to one thread; within one, the contestants take turns.
+Every run of a library, and every other part, has a process of its own, held to one thread; the libraries take turns.
 """
 
 from __future__ import annotations
@@ -69,22 +69,15 @@ def make_frames(n_users: int, n_items: int, n_positives: int, seed: int) -> tupl
     return lists.reset_index(drop=True), relevant
 
 
-def contestants(lists: pd.DataFrame, relevant: pd.DataFrame) -> tuple[dict[str, Contestant], list[str]]:
-    """What computes the five means from the frames, by name, and which peers are missing."""
-    found: dict[str, Contestant] = {"recsys": lambda: ours(lists, relevant)}
-    missing = []
-    for name, peer in (("RecTools", rectools), ("ranx", ranx)):
-        try:
-            found |= peer(lists, relevant)
-        except ImportError:
-            missing.append(name)
-    return found, missing
-
-
 def ours(lists: pd.DataFrame, relevant: pd.DataFrame) -> dict[str, float]:
     """The means by `ranking_metrics`."""
     means = ranking_metrics(lists, relevant, K, METRICS).mean()
     return {name: float(means[f"{name}@{K}"]) for name in METRICS}
+
+
+def recsys_contestant(lists: pd.DataFrame, relevant: pd.DataFrame) -> dict[str, Contestant]:
+    """`ranking_metrics`, as any user calls it."""
+    return {"recsys": lambda: ours(lists, relevant)}
 
 
 def rectools(lists: pd.DataFrame, relevant: pd.DataFrame) -> dict[str, Contestant]:
@@ -128,22 +121,45 @@ def ranx(lists: pd.DataFrame, relevant: pd.DataFrame) -> dict[str, Contestant]:
     return {"ranx": from_frames, "ranx, Qrels and Run ready": lambda: evaluate(*made)}
 
 
-def measure_metrics(rounds: int) -> dict[str, Any]:
-    """The five metrics of generated lists by every library, in turns: CPU seconds of each round, and the means."""
+# What computes the five means from the frames, by library.
+LIBRARIES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], dict[str, Contestant]]] = {
+    "recsys": recsys_contestant,
+    "RecTools": rectools,
+    "ranx": ranx,
+}
+
+
+def measure_metrics(library: str) -> dict[str, Any]:
+    """The five metrics of generated lists by a library: CPU seconds and means, of nothing where it is not there."""
     lists, relevant = make_frames(N_USERS, N_ITEMS, N_POSITIVES, seed=0)
-    running, missing = contestants(lists, relevant)
-    # Few lists before the clock: ranx compiles.
-    for run in contestants(*make_frames(1_000, 1_000, 10_000, seed=0))[0].values():
-        run()
-    means: dict[str, dict[str, float]] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in running}
-    for _ in range(rounds):
+    seconds, means = {}, {}
+    with contextlib.suppress(ImportError):
+        running = LIBRARIES[library](lists, relevant)
+        # Few lists before the clock: ranx compiles.
+        for run in LIBRARIES[library](*make_frames(1_000, 1_000, 10_000, seed=0)).values():
+            run()
         for name, run in running.items():
             start = time.process_time()
             means[name] = run()
-            seconds[name].append(time.process_time() - start)
+            seconds[name] = time.process_time() - start
     counts = {"users": relevant["user_id"].nunique(), "rows": len(lists), "positives": len(relevant)}
-    return {"counts": counts, "missing": missing, "means": means, "seconds": seconds}
+    return {"counts": counts, "means": means, "seconds": seconds}
+
+
+def in_turns(rounds: int) -> dict[str, Any]:
+    """What `measure_metrics` finds for each library: all its seconds, the last means, and which are missing."""
+    seconds: dict[str, list[float]] = {}
+    means: dict[str, dict[str, float]] = {}
+    missing: list[str] = []
+    for _ in range(rounds):
+        for library in (name for name in LIBRARIES if name not in missing):
+            found = in_a_process("metrics", library)
+            if not found["seconds"]:
+                missing.append(library)
+            for name, took in found["seconds"].items():
+                seconds.setdefault(name, []).append(took)
+            means |= found["means"]
+    return {"counts": found["counts"], "missing": missing, "means": means, "seconds": seconds}
 
 
 def measure_full_ranking(rounds: int) -> dict[str, Any]:
@@ -202,9 +218,9 @@ def most_held() -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
-def in_a_process(part: str, *numbers: int) -> dict[str, Any]:
+def in_a_process(part: str, *arguments: int | str) -> dict[str, Any]:
     """What a part of this benchmark finds in a process of its own, all libraries held to one thread."""
-    command = [sys.executable, "-m", "benchmarks.metrics", "--only", part, *map(str, numbers)]
+    command = [sys.executable, "-m", "benchmarks.metrics", "--only", json.dumps([part, *arguments])]
     pinned = os.environ | dict.fromkeys(THREADS, "1")
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=pinned)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -248,9 +264,9 @@ def markdown(values: dict[str, Any]) -> str:
     lines = [
         "# What metrics cost\n",
         f"Generated top-{K} lists of {lists['counts']['users']:,} users, {lists['counts']['positives']:,} positives; "
-        f"{', '.join(METRICS)} at {K}, from frames. One process and one thread, in turns; medians of "
-        f"{lists['rounds']} rounds, on Python {about['python']} with {text}. Load of the machine "
-        f"before: {lists['load']:.2f} on {about['cores']} cores.\n",
+        f"{', '.join(METRICS)} at {K}, from frames. Each run in a process of its own and one thread, the "
+        f"libraries in turns; medians of {lists['rounds']} rounds, on Python {about['python']} with {text}. Load of "
+        f"the machine before: {lists['load']:.2f} on {about['cores']} cores.\n",
         "| | CPU s | at most | times the CPU of recsys | at least |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
@@ -295,8 +311,8 @@ def memory_table(found: list[dict[str, Any]]) -> list[str]:
         cells += [f"{row[name]:,.1f}" for name in ("peak", "frame", "process", "seconds")]
         lines.append(f"| {' | '.join(cells)} |")
     lines.append(
-        "\nOf the large model a share of the users is asked for, as all would take in proportion: chunk after chunk is "
-        "the same. The last row asks for everyone, of a small catalogue, for the size of the answer and its making."
+        "\nA share of the users is asked for under each budget, and everyone under one: what grows is the answer and "
+        "its making, not the scores."
     )
     return lines
 
@@ -306,13 +322,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="others are kept")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: %(default)s)")
-    parser.add_argument("--asked", type=int, default=ASKED, help="users of a call under a budget of memory")
+    parser.add_argument("--asked", type=int, default=ASKED, help="users of a call under each budget of memory")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the written tables")
-    parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--only", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.only:
-        part, *numbers = options.only
-        print(json.dumps(PARTS[part](*map(int, numbers))))
+        part, *given = options.only
+        print(json.dumps(PARTS[part](*given)))
         return
     stem = options.output / "metrics"
     stored = stem.with_suffix(".json")
@@ -320,11 +336,11 @@ def main(arguments: list[str] | None = None) -> None:
     for part in options.parts:
         found: dict[str, Any] = {"load": os.getloadavg()[0], "environment": environment()}
         if part == "memory":
-            found["rows"] = [in_a_process(part, budget, MANY_USERS, MANY_ITEMS, options.asked) for budget in BUDGETS]
-            # The answer to everyone, from a catalogue that is ranked in seconds.
-            found["rows"].append(in_a_process(part, BUDGETS[1], MANY_USERS, 1_000, MANY_USERS))
+            asked = [(budget, options.asked) for budget in BUDGETS] + [(BUDGETS[1], MANY_USERS)]
+            found["rows"] = [in_a_process(part, budget, MANY_USERS, MANY_ITEMS, users) for budget, users in asked]
         else:
-            found |= {"rounds": options.rounds, **in_a_process(part, options.rounds)}
+            run = in_turns(options.rounds) if part == "metrics" else in_a_process(part, options.rounds)
+            found |= {"rounds": options.rounds, **run}
         values[part] = found
     if values.keys() < PARTS.keys():
         print(f"No table yet: measured {', '.join(values)} of {', '.join(PARTS)}.")
