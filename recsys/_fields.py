@@ -6,6 +6,7 @@ A field is learned once, from the values of hot entities, as a dict (its spec) o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +19,7 @@ from recsys._sparse import Csr, empty_csr, to_csr
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 from recsys.vocabulary import Vocabulary, as_ids
 
-__all__ = ["Field", "KINDS", "encode_field", "infer_kind", "learn_field", "named_columns"]
+__all__ = ["Field", "KINDS", "encode_field", "holds_written_lists", "infer_kind", "learn_field", "named_columns"]
 
 KINDS = ("numeric", "categorical", "multi_hot", "text", "vector")
 N_KNOTS = 16
@@ -127,6 +128,28 @@ def infer_kind(column: pd.Series, sep: str = "|") -> str:
         return "multi_hot"
     several_words = values.str.strip().str.contains(" ", regex=False).mean() > 0.5
     return "text" if several_words and values.nunique() > 0.5 * len(values) else "categorical"
+
+
+def holds_written_lists(column: pd.Series) -> bool:
+    """Whether all values are lists written as text, as `to_csv` writes them.
+
+    Parameters
+    ----------
+    column : pandas.Series
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> holds_written_lists(pd.Series(["['Drama', 'War']", None, "[]"]))
+    True
+    """
+    values = column.dropna()
+    if values.empty or pd.api.types.infer_dtype(values, skipna=True) != "string":
+        return False
+    return bool(values.str.fullmatch(r"\s*\[.*\]\s*", flags=re.DOTALL).all())
 
 
 def learn_field(column: pd.Series, kind: str, sep: str, argument: str) -> Spec:

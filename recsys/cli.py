@@ -14,6 +14,7 @@ import contextlib
 import os
 import sys
 import warnings
+from ast import literal_eval
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -68,7 +69,9 @@ def _recsys() -> None:
 def evaluate(
     data: Annotated[Path, typer.Argument(help="CSV or Parquet file: a row for each time that a user met an item.")],
     users: Annotated[Path | None, typer.Option(help="CSV or Parquet file of what is known of users.")] = None,
-    items: Annotated[Path | None, typer.Option(help="CSV or Parquet file of what is known of items.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet file of what is known of items. Several genres, say, as a|b.")
+    ] = None,
     user_column: Annotated[
         str | None, typer.Option(help="Of user ids, in data and --users; else user_id or user.")
     ] = None,
@@ -204,7 +207,7 @@ def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | 
     frame = _read(file, ["user", "item"], asked)
     columns = {part: _column(frame, part, asked[part], file) for part in ("user", "item")}
     for part in ("rating", "timestamp"):
-        if asked[part] is not None or part in frame.columns:
+        if asked[part] is not None or part in frame.columns or (part == "rating" and min_rating is not None):
             columns[part] = _column(frame, part, asked[part], file)
     for part, column in columns.items():
         if others := [other for other, name in columns.items() if name == column and other != part]:
@@ -226,13 +229,13 @@ def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | 
                 f"Column {columns['timestamp']!r} of {file} holds what is no time ({error}); expected numbers or dates."
             ) from error
     ordered = rows if times is None else rows.sort_values("timestamp", kind="stable")
-    if min_rating is not None and "rating" in rows and not pd.api.types.is_numeric_dtype(rows["rating"].dtype):
+    if min_rating is not None and not pd.api.types.is_numeric_dtype(rows["rating"].dtype):
         raise InvalidInputError(
             f"Column {columns['rating']!r} of {file} holds what is no number; expected ratings: mend the file, name "
             f"another column with --rating-column, or leave --min-rating out."
         )
     # A rating that does not count hides none that does.
-    counts = ordered["rating"] >= min_rating if min_rating is not None and "rating" in rows else True
+    counts = True if min_rating is None else ordered["rating"] >= min_rating
     repeated = ordered.assign(_counts=counts).duplicated(["user_id", "item_id", "_counts"])
     kept = rows.loc[ordered.index[~repeated].sort_values()].reset_index(drop=True)
     notes = f"{len(kept):,} rows of {file.name}."
@@ -251,6 +254,15 @@ def _features(file: Path | None, part: str, asked: str | None) -> pd.DataFrame |
     column = _column(frame, part, asked, file, usual=True)
     renamed = frame.rename(columns={column: _name(part)})
     renamed[_name(part)] = _as_text(renamed[_name(part)])
+    for name, values in renamed.items():
+        if import_module("recsys._fields").holds_written_lists(values):
+            try:
+                renamed[name] = values.map(literal_eval, na_action="ignore")
+            except (ValueError, SyntaxError) as error:
+                raise InvalidInputError(
+                    f"Column {name!r} of {file} holds what looks like lists, such as {values.dropna().iloc[0]!r}, but "
+                    f"cannot be read as such ({error}); expected ['a', 'b'], or a|b."
+                ) from error
     return renamed
 
 
@@ -296,7 +308,10 @@ def _read(file: Path, ids: list[str], asked: dict[str, str | None]) -> pd.DataFr
                 # pandas only warns where rows have more fields than there are names, and drops the last ones.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 # Without `index_col`, a delimiter at the end of every row moves all values one column to the right.
-                return pd.read_csv(file, sep=sep, dtype=text, index_col=False)
+                frame = pd.read_csv(file, sep=sep, dtype=text, index_col=False)
+            # The numbers of rows that `to_csv` writes into a column without a name say nothing.
+            numbers = frame.get("Unnamed: 0")
+            return frame if numbers is None or (numbers != frame.index).any() else frame.drop(columns="Unnamed: 0")
     except pd.errors.ParserWarning as error:
         names = pd.read_csv(file, sep=sep, nrows=0).columns
         raise InvalidInputError(

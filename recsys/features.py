@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -12,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from recsys._fields import KINDS, Field, encode_field, infer_kind, learn_field, named_columns
+from recsys._fields import KINDS, Field, encode_field, holds_written_lists, infer_kind, learn_field, named_columns
 from recsys._sparse import Csr, empty_csr, take_rows
-from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
+from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.vocabulary import Vocabulary, as_ids
 
 __all__ = ["EncodedFeatures", "FeatureEncoder", "FeatureTable", "Field", "encode_features", "fit_features"]
@@ -407,6 +408,15 @@ def fit_features(
             f"{examples(hot.ids)}); expected features of these: check the ids.{hot.mismatch(ids)}"
         )
     kinds = {name: kind for name, kind in table.kinds.items() if name in columns.columns}
+    written = [name for name in kinds if name not in table._told and holds_written_lists(columns[name])]
+    if written:
+        warnings.warn(
+            f"Columns {examples(written)} of `{argument}` hold lists that were written as text, such as "
+            f"{columns[written[0]].dropna().iloc[0]!r}: each text counts as one category. Pass lists, as by "
+            f"`.map(ast.literal_eval)`, or name them in `categorical` of a FeatureTable, if that is meant.",
+            DataWarning,
+            stacklevel=3,
+        )
     encoder = FeatureEncoder.fit(columns[known], kinds, table.sep, argument, table.ignored)
     vocabulary = hot.extend(ids)
     return encoder, vocabulary, encoder.transform(columns, argument).take(ids.get_indexer(vocabulary.ids))

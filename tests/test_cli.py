@@ -169,6 +169,21 @@ def test_without_times_rows_are_held_out_at_random(data: Any) -> None:
     assert values["splits"][0]["hash"] == split.hash
 
 
+def test_lists_and_numbers_of_rows_that_pandas_wrote_are_read_as_such(data: Any) -> None:
+    data.interactions.to_csv("log.csv", index=False)
+    assert data.items["genres"].map(len).max() > 1
+    joined = data.items.assign(genres=data.items["genres"].str.join("|"))
+    reports = []
+    for frame, index in ((joined, False), (data.items, False), (data.items, True)):
+        frame.to_csv("items.csv", index=index)
+        done = run("log.csv", "--items", "items.csv", "--model", "ContentKNN", "--scenario", "item-cold")
+        assert done.exit_code == 0, done.stderr
+        assert "Warning" not in done.stderr
+        reports.append([line.split(" fit")[0] for line in done.stdout.splitlines() if "ContentKNN" in line])
+    assert reports[0]
+    assert reports[1] == reports[2] == reports[0]
+
+
 def test_features_may_call_ids_otherwise_than_the_interactions(data: Any) -> None:
     data.interactions.rename(columns={"user_id": "customer"}).to_csv("log.csv", index=False)
     reports = []
@@ -249,7 +264,11 @@ def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.
         ),
         (["ratings.csv", "--output", "notes.txt/a/b"], "--output is .*, but '.*notes.txt' is no directory"),
         (["ratings.csv", "--store", "notes.txt"], "`store` .notes.txt. cannot be used"),
-        (["pairs.csv", "--min-rating", 4], "`min_rating` is 4.0, but `data.interactions` has no column 'rating'"),
+        (["pairs.csv", "--min-rating", 4], "pairs.csv has no column 'rating', only .* with --rating-column"),
+        (
+            ["pairs.csv", "--items", "odd.csv"],
+            r"'genres' of odd.csv holds what looks like lists, such as '\[Drama\]', but",
+        ),
         (["pairs.csv", "--scenario", "time"], "has no column 'timestamp'"),
     ],
 )
@@ -263,6 +282,7 @@ def test_what_cannot_be_done_is_one_sentence(arguments: list[object], message: s
     pd.DataFrame({"item": ["x"], "year": [2]}).to_csv("strangers.csv", index=False)
     for name, content in (
         ("notes.txt", "mine"),
+        ("odd.csv", "item_id,genres\n1,[Drama]\n"),
         ("empty.csv", ""),
         ("broken.parquet", "PAR1"),
         ("semicolons.csv", "user_id;item_id\n1;2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from ast import literal_eval
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sklearn.model_selection import KFold, cross_validate
 
 from recsys import EASE, ContentKNN
 from recsys._fields import infer_kind
-from recsys.exceptions import InvalidInputError, InvalidTypeError
+from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError
 from recsys.features import EncodedFeatures, FeatureEncoder, FeatureTable, encode_features, fit_features
 from recsys.persistence import read_directory, write_directory
 from recsys.vocabulary import Vocabulary
@@ -418,3 +419,18 @@ def test_a_column_without_a_single_value_has_no_columns(dtype: Any) -> None:
     encoded = FeatureEncoder.fit(frame[["empty"]], {"empty": kinds["empty"]}, "|").transform(frame[["empty"]], "frame")
     assert encoded.matrix.nnz == 0
     assert not encoded.present.any()
+
+
+def test_lists_that_were_written_as_text_are_told() -> None:
+    X = pd.DataFrame({"user_id": [1, 1, 2], "item_id": ["a", "b", "a"]})
+    films = pd.DataFrame({"genres": ["['Drama', 'War']", "[]", None]}, index=["a", "b", "c"])
+    with pytest.warns(
+        DataWarning, match=r"Columns 'genres' of `item_features` hold lists .* \"\['Drama', 'War'\]\""
+    ) as told:
+        ContentKNN().fit(X, item_features=films)
+    assert [Path(warning.filename) for warning in told] == [Path(__file__)]
+    # No word where the kind is told, the text is no list, or the lists are such.
+    ContentKNN().fit(X, item_features=FeatureTable(films, categorical=["genres"]))
+    ContentKNN().fit(X, item_features=films.assign(genres=["[live] concert", "opera", "opera"]))
+    read = ContentKNN().fit(X, item_features=films.map(literal_eval, na_action="ignore"))
+    assert [field.kind for field in read.item_features_.fields] == ["multi_hot"]

@@ -243,6 +243,12 @@ class Evaluator:
                 raise InvalidTypeError(f"`models` holds {model!r} as {name!r}; expected an estimator, such as EASE().")
             if isinstance(model, BaseRecommender):
                 model._validate_params()
+                if model.min_rating is not None:
+                    raise InvalidInputError(
+                        f"Model {name!r} has `min_rating` {model.min_rating}, which asks for ratings, but an Evaluator "
+                        f"fits it on pairs alone; expected None: pass Evaluator(..., min_rating={model.min_rating}), "
+                        f"which leaves out what is rated below, for all models alike."
+                    )
         if not isinstance(self.baseline, str) or self.baseline not in models:
             raise InvalidInputError(
                 f"`baseline` is {self.baseline!r}, none of the models; expected the one that the others are compared "

@@ -204,6 +204,11 @@ def test_min_rating_drops_rows(data: Any) -> None:
         ({"splitters": []}, MODELS, "`splitters` is empty; expected at least one"),
         ({"splitters": [LeaveLastOut()], "seeds": ()}, MODELS, "`seeds` is empty"),
         ({"splitters": [LeaveLastOut()]}, {}, "`models` is empty"),
+        (
+            {"splitters": [LeaveLastOut()]},
+            {"Popularity": Popularity(), "Liked": Popularity(min_rating=4)},
+            "Model 'Liked' has `min_rating` 4, .*; expected None: pass Evaluator.*min_rating=4",
+        ),
         ({"splitters": [LeaveLastOut()], "baseline": "Popularty"}, MODELS, "Did you mean 'Popularity'?"),
     ],
 )
