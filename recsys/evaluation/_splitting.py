@@ -127,15 +127,15 @@ def places_of(user: Rows, key: Times) -> tuple[Rows, Rows]:
 def draw_entities(rng: np.random.RandomState, size: float, n: int, what: str) -> Mask:
     """Which of n entities are held out."""
     (n_test,) = shares_of(n, what, size)
-    mask: Mask = rng.permutation(n) < n_test
+    mask: Mask = draw_places(rng, n) < n_test
     return mask
 
 
-def draw_places(seed: int, n: int) -> Rows:
-    """The place of each of n rows in a random order."""
+def draw_places(rng: np.random.RandomState, n: int) -> Rows:
+    """The place of each of n rows, or entities, in a random order."""
     places = np.empty(n, dtype=np.int64)
-    # The permutation itself, taken as places, would put rows back that were shuffled by the same seed.
-    places[check_random_state(seed).permutation(n)] = np.arange(n)
+    # The permutation itself, taken as places, would put back what was shuffled by the same seed.
+    places[rng.permutation(n)] = np.arange(n)
     return places
 
 

@@ -102,7 +102,7 @@ class RandomSplit(Splitter):
                 f"{first + self.n_splits - 1}; expected a number up to {LARGEST_SEED}: lower `random_state`."
             )
         for seed in range(first, first + self.n_splits):
-            place = draw_places(seed, len(data))
+            place = draw_places(check_random_state(seed), len(data))
             if self.by is not None:
                 place, _ = places_of(data.user, place)
             test = place < n_test
@@ -277,7 +277,7 @@ class SparseSubset(Splitter):
     def _splits(self, data: Coded) -> Iterator[Split]:
         (n_test,) = shares_of(len(data), "rows", self.test_size)
         seed = seed_of(self.random_state)
-        held_out = draw_places(seed, len(data)) < n_test
+        held_out = draw_places(check_random_state(seed), len(data)) < n_test
         code = data.user if self.by == "user" else data.item
         counts = np.bincount(code[~held_out], minlength=int(code.max()) + 1)
         few = np.quantile(counts[counts > 0], self.quantile)
