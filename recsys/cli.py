@@ -193,10 +193,10 @@ def _check_output(output: Path) -> None:
 
 def _write(found: Any, title: str, notes: str, output: Path) -> None:
     report = import_module("recsys.evaluation").Report(found, title=title, notes=notes)
+    typer.echo(report.to_markdown())
     output.mkdir(parents=True, exist_ok=True)
     report.to_json(output / "report.json")
     report.to_html(output / "report.html")
-    typer.echo(report.to_markdown())
     typer.echo(f"Written: {output / 'report.html'} and {output / 'report.json'}", err=True)
 
 

@@ -192,11 +192,12 @@ def read_pairs(X: pd.DataFrame, name: str = "X") -> Pairs:
         raise InvalidInputError(
             f"`{name}` has more than one column named {examples(twice)}; expected each once: rename or drop them."
         )
-    if list(X.columns[:2]) == ["item_id", "user_id"]:
-        raise InvalidInputError(
-            f"`{name}` has items in column 0 and users in column 1, by their names 'item_id' and 'user_id'; expected "
-            f"users first: pass {name}[['user_id', 'item_id', ...]]."
-        )
+    for place, (column, what) in enumerate((("user_id", "users"), ("item_id", "items"))):
+        if column in X.columns and X.columns[place] != column:
+            raise InvalidInputError(
+                f"`{name}` has {X.columns[place]!r} in column {place}, and {column!r} elsewhere; expected {what} in "
+                f"column {place}: pass {name}[['user_id', 'item_id', ...]]."
+            )
     targets = [column for column in X.columns if str(column).lower() in TARGET_NAMES]
     if targets:
         raise InvalidInputError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -318,7 +319,8 @@ def _joined(known: pd.Index, fresh: pd.Index) -> pd.Index:
     """Known and fresh labels, all with the dtype of the known ones where it can hold both."""
     mine, theirs = known.dtype.kind, fresh.dtype.kind
     if mine in "iuf" and theirs in "iuf":
-        with np.errstate(invalid="ignore"):
+        # Nullable types refuse what they cannot hold, NumPy's turn it into something else.
+        with np.errstate(invalid="ignore"), suppress(TypeError, ValueError):
             cast = fresh.astype(known.dtype)
             if bool((cast == fresh).all()) and bool((cast.astype(fresh.dtype) == fresh).all()):
                 return known.append(cast)

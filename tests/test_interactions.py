@@ -41,8 +41,15 @@ def test_columns_are_read_by_position() -> None:
         ),
         (
             pd.DataFrame({"item_id": [1], "user_id": [2]}),
-            "`X` has items in column 0 and users in column 1, by their names 'item_id' and 'user_id'; expected users "
-            r"first: pass X\[\['user_id', 'item_id', ...\]\]",
+            r"`X` has 'item_id' in column 0, and 'user_id' elsewhere; expected users in column 0: pass X\[\['user",
+        ),
+        (
+            pd.DataFrame({"user_id": [1], "timestamp": [9], "item_id": [2]}),
+            "`X` has 'timestamp' in column 1, and 'item_id' elsewhere; expected items in column 1",
+        ),
+        (
+            pd.DataFrame({"timestamp": [9], "user_id": [1], "item_id": [2]}),
+            "`X` has 'timestamp' in column 0, and 'user_id' elsewhere; expected users in column 0",
         ),
         (pd.DataFrame({"user_id": [1], "item_id": [2], "Label": [3]}), "`X` has the column 'Label', which is a target"),
         (

@@ -213,6 +213,8 @@ def test_a_vocabulary_does_not_change_with_the_array_it_was_made_of() -> None:
         ([0.5], [2**60 + 1], [0.5, 2**60 + 1], "object"),
         (np.array([0.5], dtype="float32"), [0.1], [0.5, 0.1], "float64"),
         (pd.array([1], dtype="Int64"), [2], [1, 2], "Int64"),
+        (pd.array([1], dtype="Int32"), [2**40], [1, 2**40], "Int64"),
+        (pd.array([1], dtype="Int64"), [1.5], [1, 1.5], "object"),
         ([1], ["a"], [1, "a"], "object"),
         ([True], [2], [True, 2], "object"),
         (pd.Index(["a"], dtype=object), ["b"], ["a", "b"], "object"),

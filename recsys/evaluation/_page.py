@@ -23,9 +23,10 @@ _WORDS = {
     "random": "A random share of all interactions is tested; models learn from the others.",
     "global time": "The latest share of all interactions is tested; models learn from the past alone.",
     "user-cold first": "Held-out users, of whom models learned nothing. Their first interactions by time are revealed "
-    "when a model is asked, as many as k says, and the last are tested.",
+    "when a model is asked, as many as k says, and the last are tested. Those between count as misses: compare models "
+    "at one k.",
     "user-cold": "Held-out users, of whom models learned nothing. As many of their interactions as k says are revealed "
-    "when a model is asked, and others are tested.",
+    "when a model is asked, and others are tested. Those that are neither count as misses: compare models at one k.",
     "item-cold k": "Held-out items, of which models saw as many interactions as k says; their others are tested.",
     "item-cold newest": "All interactions of the newest items are tested; nothing was learned from these.",
     "item-cold": "All interactions of held-out items are tested; nothing was learned from these.",

@@ -22,7 +22,7 @@ from recsys.evaluation._splitting import (
     shares_of,
 )
 from recsys.evaluation.scenario import Coded, Mask, Rows, Split
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 
 __all__ = ["BothColdSplit", "ItemColdHotSplit", "ItemColdSplit", "UserColdSplit"]
 
@@ -246,7 +246,13 @@ class ItemColdHotSplit(Splitter):
         seed = seed_of(self.random_state)
         rng = np.random.default_rng(seed)
         # In the order of their labels, so that the order of the rows chooses no items.
-        by_label = np.argsort(pd.factorize(data.items.ids, sort=True)[0])
+        try:
+            by_label = np.argsort(pd.factorize(data.items.ids, sort=True)[0])
+        except TypeError as error:
+            raise InvalidTypeError(
+                f"The items of `X` have no order ({error}), such as {examples(data.items.ids)}; expected labels of one "
+                f"type: convert them."
+            ) from error
         n_validation, n_test = self._counts(len(data.items), "items")
         drawn = by_label[rng.permutation(len(by_label))]
         role = np.zeros(len(by_label), dtype=np.int8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recsys.evaluation import ItemColdHotSplit, Split
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import InvalidInputError, InvalidTypeError
 
 
 def make(n_users: int = 30, n_items: int = 40) -> pd.DataFrame:
@@ -85,3 +86,6 @@ def test_too_few_items_or_rows_are_refused() -> None:
     few_rows = pd.DataFrame({"user_id": [1, 2, 3], "item_id": [1, 2, 3]})
     with pytest.raises(InvalidInputError, match="`X` has 1 rows of hot items; expected more"):
         next(iter(ItemColdHotSplit(test_size=0.3, validation_size=0.3).splits(few_rows)))
+    mixed = few_rows.assign(item_id=np.array([1, uuid.UUID(int=1), 2], dtype=object))
+    with pytest.raises(InvalidTypeError, match=r"The items of `X` have no order .*; expected labels of one type"):
+        next(iter(ItemColdHotSplit().splits(mixed)))

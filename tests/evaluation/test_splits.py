@@ -133,6 +133,18 @@ def test_random_sizes_and_seeds() -> None:
     assert next(RandomSplit().splits(X)).seed != next(RandomSplit().splits(X)).seed
 
 
+@pytest.mark.parametrize("splitter", [UserColdSplit, ItemColdSplit, BothColdSplit])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_shuffle_of_entities_by_the_same_seed_is_not_undone(splitter: Any, seed: int) -> None:
+    n = 4000
+    # Each is in one row, and the first are the most popular, say.
+    X = pd.DataFrame({"user_id": np.arange(n), "item_id": np.arange(n)}).sample(frac=1, random_state=seed)
+    split = next(splitter(random_state=seed).splits(X))
+    left_out = np.setdiff1d(np.arange(n), X["user_id"].iloc[split.train])
+    assert len(left_out) >= n // 10
+    assert abs(left_out.mean() - n / 2) < 4 * n / np.sqrt(12 * len(left_out))
+
+
 @pytest.mark.parametrize("splitter", [RandomSplit, SparseSubset, partial(RandomSplit, by="user")])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_a_shuffle_by_the_same_seed_is_not_undone(splitter: Any, seed: int) -> None:
