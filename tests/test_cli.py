@@ -184,6 +184,15 @@ def test_lists_and_numbers_of_rows_that_pandas_wrote_are_read_as_such(data: Any)
     assert reports[1] == reports[2] == reports[0]
 
 
+def test_ids_that_look_like_lists_are_ids(data: Any) -> None:
+    rows = data.interactions.assign(item_id="[" + data.interactions["item_id"].astype(str) + "]")
+    rows.to_csv("log.csv", index=False)
+    data.items.assign(item_id="[" + data.items["item_id"].astype(str) + "]").to_csv("items.csv", index=False)
+    done = run("log.csv", "--items", "items.csv", "--model", "ContentKNN", "--scenario", "item-cold")
+    assert done.exit_code == 0, done.stderr
+    assert "failed" not in done.stdout + done.stderr
+
+
 def test_features_may_call_ids_otherwise_than_the_interactions(data: Any) -> None:
     data.interactions.rename(columns={"user_id": "customer"}).to_csv("log.csv", index=False)
     reports = []
