@@ -3,8 +3,8 @@
 ``python -m benchmarks.tune --dataset ml-100k --trials 6``
 
 A trial fits a model on a part of the train rows of a scenario (of seed 0) and is judged by the NDCG@10 of another part,
-which the scenario's own splitter has cut out: held-out last rows, new users, new items. The test rows of seed 0 are never
-seen. Those of further seeds, which draw others, are for the most part among the rows of trials, where a split is random.
+which the scenario's own splitter has cut out: held-out last rows, new users, new items. The test rows of seed 0 are
+never seen. Those of further seeds, where a split is random, are for the most part among the rows of trials.
 The first trial is the start of the space, the others are a seeded quasi-random (Sobol) sequence: every scenario of a
 model sees the same candidates, so that one can also be judged over all of them. The best over all scenarios of
 MovieLens-1M, in two digits where it is not whole, are the defaults of an estimator. Chosen parameters and the log of
