@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.tune --dataset ml-100k --trials 6``
 
-A trial fits a model on a part of the train rows of a scenario (of seed 0) and is judged by the NDCG@10 of another part,
-which the scenario's own splitter has cut out: held-out last rows, new users, new items. The test rows of seed 0 are
-never seen. Those of further seeds, where a split is random, are for the most part among the rows of trials.
+A trial fits a model on a part of the train rows of a scenario and is judged by the NDCG@10 of another part, which the
+scenario's own splitter has cut out: held-out last rows, new users, new items. No row, user or item of the test rows of
+the seeds 0, 1 and 2 is seen: what is left are the rows that all three train on.
 The first trial is the start of the space, the others are a seeded quasi-random (Sobol) sequence: every scenario of a
 model sees the same candidates, so that one can also be judged over all of them. The best over all scenarios of
 MovieLens-1M, in two digits where it is not whole, are the defaults of an estimator. Chosen parameters and the log of
@@ -25,7 +25,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from benchmarks.run import TUNED, environment, models, read_movielens, splitters
+from benchmarks.run import TUNED, TUNED_SEEDS, environment, models, read_movielens, splitters
 from recsys import BaseRecommender
 from recsys.evaluation import Evaluator
 
@@ -103,14 +103,28 @@ def validation_value(model: BaseRecommender, splitter: Any, data: Any) -> float:
 
 
 def without_test(splitter: Any, data: Any) -> Any:
-    """The data with the train rows of a scenario alone."""
+    """The data with those rows alone that a scenario trains on whatever the seed, of the first `TUNED_SEEDS`.
+
+    Parameters
+    ----------
+    splitter : splitter
+        Where it has a `random_state`, each seed is tried in its place.
+    data : namespace
+        ``interactions``, ``users`` and ``items``.
+
+    Returns
+    -------
+    namespace
+        As `data`.
+    """
     rows = data.interactions
-    seeded = (
-        splitter if not hasattr(splitter, "random_state") else type(splitter)(**vars(splitter) | {"random_state": 0})
-    )
-    split = next(iter(seeded.splits(rows[["user_id", "item_id"]], groups=rows["timestamp"])))
-    train = rows.iloc[np.sort(split.train)].reset_index(drop=True)
-    return SimpleNamespace(interactions=train, users=data.users, items=data.items)
+    kept = np.arange(len(rows))
+    drawn = hasattr(splitter, "random_state")
+    for seed in range(TUNED_SEEDS if drawn else 1):
+        seeded = type(splitter)(**vars(splitter) | {"random_state": seed}) if drawn else splitter
+        for split in seeded.splits(rows[["user_id", "item_id"]], groups=rows["timestamp"]):
+            kept = np.intersect1d(kept, split.train, assume_unique=True)
+    return SimpleNamespace(interactions=rows.iloc[kept].reset_index(drop=True), users=data.users, items=data.items)
 
 
 def tune(name: str, splitter: Any, data: Any, n_trials: int, seed: int) -> dict[str, Any]:

@@ -12,18 +12,32 @@ import pytest
 
 from benchmarks import run, tune
 from recsys import EASE, Popularity
-from recsys.evaluation import ItemColdSplit, LeaveLastOut
+from recsys.evaluation import Evaluator, LeaveLastOut
 
 
-@pytest.mark.parametrize("splitter", [LeaveLastOut(), ItemColdSplit(hot_test_size=0.1)])
-def test_what_is_tuned_on_holds_no_test_row(ml_100k: Any, splitter: Any) -> None:
+@pytest.mark.parametrize("name", run.splitters())
+def test_what_is_tuned_on_holds_nothing_that_any_seed_of_the_benchmark_is_tested_on(ml_100k: Any, name: str) -> None:
+    splitter, rows = run.splitters()[name], ml_100k.interactions
     inner = tune.without_test(splitter, ml_100k).interactions
-    rows = ml_100k.interactions
-    seeded = splitter if isinstance(splitter, LeaveLastOut) else ItemColdSplit(hot_test_size=0.1, random_state=0)
-    for split in seeded.splits(rows[["user_id", "item_id"]], groups=rows["timestamp"]):
-        keys = [pd.MultiIndex.from_frame(frame[["user_id", "item_id"]]) for frame in (inner, rows.iloc[split.test])]
-        assert not keys[0].isin(keys[1]).any()
-    assert 0.5 * len(rows) < len(inner) < len(rows)
+    # The splits of the benchmark itself: its seeds, its evaluator.
+    evaluator = Evaluator([splitter], seeds=range(run.TUNED_SEEDS), baseline="Popularity")
+    hashes = set(evaluator.evaluate({"Popularity": Popularity()}, ml_100k).splits["hash"])
+    seeds = [{"random_state": seed} if hasattr(splitter, "random_state") else {} for seed in range(run.TUNED_SEEDS)]
+    pairs, times = rows[["user_id", "item_id"]], rows["timestamp"]
+    splits = [split for seed in seeds for split in type(splitter)(**vars(splitter) | seed).splits(pairs, groups=times)]
+    assert {split.hash for split in splits} == hashes
+    seen = pd.MultiIndex.from_frame(inner[["user_id", "item_id"]])
+    train = pd.MultiIndex.from_frame(pairs)
+    for split in splits:
+        assert not seen.isin(train[split.test]).any()
+        assert not seen.isin(train[split.revealed]).any()
+        assert seen.isin(train[split.train]).all()
+    # New users and items of a test are new to all trials.
+    if name in ("user-cold", "item-cold"):
+        column = f"{name[:4]}_id"
+        cold = {entity for s in splits for entity in set(rows[column]) - set(rows[column].iloc[s.train])}
+        assert cold and cold.isdisjoint(inner[column])
+    assert 0.25 * len(rows) < len(inner) < len(rows)
 
 
 def test_every_scenario_gets_its_trials_and_the_benchmark_uses_what_they_found(
