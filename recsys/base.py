@@ -84,6 +84,11 @@ class BaseRecommender(EstimatorState):
         ------
         InvalidInputError
             If the data is not what is described here.
+
+        Warns
+        -----
+        DataWarning
+            If a column of features holds lists that were written as text, which count as one category each.
         """
         self._validate_params()
         frame = as_frame(X)

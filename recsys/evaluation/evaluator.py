@@ -295,7 +295,13 @@ class Evaluator:
                     f"`data.interactions` has no column 'timestamp', only {examples(interactions.columns)}, but "
                     f"{type(splitter).__name__} goes by time; expected one: add it, or leave that splitter out."
                 )
-            if unknown := int(_column(interactions, "timestamp").isna().sum()):
+            times = _column(interactions, "timestamp")
+            if times.dtype.kind not in "iufM":
+                raise InvalidTypeError(
+                    f"Column 'timestamp' of `data.interactions` has dtype {times.dtype}, but {type(splitter).__name__} "
+                    f"goes by time; expected numbers or datetimes: use pd.to_datetime."
+                )
+            if unknown := int(times.isna().sum()):
                 raise InvalidInputError(
                     f"Column 'timestamp' of `data.interactions` is missing in {unknown} rows, but "
                     f"{type(splitter).__name__} goes by time; expected it in every row: drop these rows, or leave "

@@ -100,6 +100,8 @@ def test_a_search_in_a_pipeline_by_the_metric_that_matters(rows: pd.DataFrame) -
 def test_what_cannot_be_scored_is_refused(rows: pd.DataFrame) -> None:
     with pytest.raises(InvalidInputError, match=r"`metric` is 'ndgc'\. Did you mean 'ndcg'"):
         make_ranking_scorer("ndgc")
+    with pytest.raises(InvalidInputError, match=r"`metric` is 'NDCG@5'; expected .* cut: pass 'NDCG' and k=5"):
+        make_ranking_scorer("NDCG@5")
     with pytest.raises(InvalidTypeError, match="`metric` is 5; expected a name"):
         make_ranking_scorer(5)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="`k` is 0; expected at least 1"):
