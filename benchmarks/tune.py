@@ -3,8 +3,8 @@
 ``python -m benchmarks.tune --dataset ml-100k --trials 6``
 
 A trial fits a model on a part of the train rows of a scenario and is judged by the NDCG@10 of another part, which the
-scenario's own splitter has cut out: held-out last rows, new users, new items. No row, user or item of the test rows of
-the seeds 0, 1 and 2 is seen: what is left are the rows that all three train on.
+scenario's own splitter has cut out: held-out last rows, new users, new items. No test row of the seeds 0, 1 and 2 is
+seen, and no new user or item of these rows, with or without features: what is left is what all three train on.
 The first trial is the start of the space, the others are a seeded quasi-random (Sobol) sequence: every scenario of a
 model sees the same candidates, so that one can also be judged over all of them. The best over all scenarios of
 MovieLens-1M, in two digits where it is not whole, are the defaults of an estimator. Chosen parameters and the log of
@@ -105,6 +105,8 @@ def validation_value(model: BaseRecommender, splitter: Any, data: Any) -> float:
 def without_test(splitter: Any, data: Any) -> Any:
     """The data with those rows alone that a scenario trains on whatever the seed, of the first `TUNED_SEEDS`.
 
+    Users or items that the scenario keeps new are left out with their features: as candidates they could only mislead.
+
     Parameters
     ----------
     splitter : splitter
@@ -117,14 +119,21 @@ def without_test(splitter: Any, data: Any) -> Any:
     namespace
         As `data`.
     """
-    rows = data.interactions
+    rows, entities = data.interactions, {"user": data.users, "item": data.items}
     kept = np.arange(len(rows))
+    cold = set()
     drawn = hasattr(splitter, "random_state")
     for seed in range(TUNED_SEEDS if drawn else 1):
         seeded = type(splitter)(**vars(splitter) | {"random_state": seed}) if drawn else splitter
         for split in seeded.splits(rows[["user_id", "item_id"]], groups=rows["timestamp"]):
             kept = np.intersect1d(kept, split.train, assume_unique=True)
-    return SimpleNamespace(interactions=rows.iloc[kept].reset_index(drop=True), users=data.users, items=data.items)
+            cold.add(split.cold)
+    inner = rows.iloc[kept].reset_index(drop=True)
+    for side in cold & entities.keys():
+        frame, column = entities[side], f"{side}_id"
+        left_out = np.setdiff1d(rows[column], inner[column])
+        entities[side] = frame[~frame[column].isin(left_out)].reset_index(drop=True)
+    return SimpleNamespace(interactions=inner, users=entities["user"], items=entities["item"])
 
 
 def tune(name: str, splitter: Any, data: Any, n_trials: int, seed: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from recsys.evaluation import metrics as core
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
-from recsys.vocabulary import Vocabulary
+from recsys.vocabulary import Vocabulary, as_ids
 
 __all__ = ["METRICS", "ranking_metrics", "read_cuts", "read_names"]
 
@@ -77,11 +77,13 @@ def ranking_metrics(
     _require_columns(relevant, ("user_id", "item_id"), "relevant")
     if not len(relevant):
         raise InvalidInputError("`relevant` has no rows; expected at least one relevant item to score against.")
-    users, relevant_rows = Vocabulary.from_values(relevant["user_id"], "relevant.user_id")
-    items, relevant_columns = Vocabulary.from_values(relevant["item_id"], "relevant.item_id")
-    lists, counts = _to_lists(recommendations, users, items, max(cuts))
+    liking, asked, n_codes = _encode(relevant, recommendations, "user_id")
+    liked, offered, n_items = _encode(relevant, recommendations, "item_id")
+    first, row_of = _order(liking, n_codes)
+    users = as_ids(relevant["user_id"].iloc[first]).rename("user_id")
+    lists, counts = _to_lists(recommendations, asked, offered, n_items, users, row_of, max(cuts))
 
-    hits, n_relevant = _look_up(lists, relevant_rows, relevant_columns, len(items))
+    hits, n_relevant = _look_up(lists, row_of[liking], liked, n_items)
     # Without a hit every metric is 0.
     some = hits.any(axis=1)
     hits, n_of_some = hits[some], n_relevant[some]
@@ -89,22 +91,55 @@ def ranking_metrics(
     for name, cut in ((name, cut) for cut in cuts for name in names):
         values[f"{name}@{cut}"] = column = np.zeros(len(users))
         column[some] = METRICS[name](hits, n_of_some, cut)
-    result = pd.DataFrame(values, index=users.ids.rename("user_id"))
+    result = pd.DataFrame(values, index=users)
     result.attrs.update(counts)
     return result
+
+
+def _encode(relevant: pd.DataFrame, recommendations: pd.DataFrame, column: str) -> tuple[core.Codes, core.Codes, int]:
+    """Codes of a column of both frames, in one numbering, and how many codes there may be."""
+    ours = as_ids(relevant[column], f"relevant.{column}")
+    theirs = as_ids(recommendations[column], f"recommendations.{column}") if len(recommendations) else ours[:0]
+    if all(isinstance(ids.dtype, np.dtype) and ids.dtype.kind in "iu" for ids in (ours, theirs)):
+        both = [ids.to_numpy() for ids in (ours, theirs)]
+        low = min(int(part.min()) for part in both if len(part))
+        high = max(int(part.max()) for part in both if len(part))
+        # Whole numbers that lie close to each other are codes as they are, which spares hashing millions of them.
+        if high <= np.iinfo(np.int64).max and high - low < 8 * (len(ours) + len(theirs)):
+            mine, others = (part.astype(np.int64, copy=False) - low for part in both)
+            return mine, others, high - low + 1
+    known, mine = Vocabulary.from_values(ours)
+    met, others = Vocabulary.from_values(theirs)
+    if hint := known.mismatch(met.ids):
+        raise InvalidInputError(f"`recommendations.{column}` and `relevant.{column}` cannot match.{hint}")
+    union = known.extend(met)
+    return mine, union.encode(met)[others], len(union)
+
+
+def _order(codes: core.Codes, n_codes: int) -> tuple[core.Codes, core.Codes]:
+    """Where each code comes first, in that order, and the place of each in it; -1 of those that never come."""
+    first = np.full(n_codes, len(codes))
+    np.minimum.at(first, codes, np.arange(len(codes)))
+    found = np.sort(first[first < len(codes)])
+    place = np.full(n_codes, -1)
+    place[codes[found]] = np.arange(len(found))
+    return found, place
 
 
 def _look_up(lists: core.Codes, rows: core.Codes, columns: core.Codes, n_items: int) -> tuple[core.Hits, core.Codes]:
     """Which recommended items are relevant, and how many are to each user, from pairs in any order."""
     wanted = (np.arange(len(lists))[:, None] * n_items + lists)[lists >= 0]
     # One sort brings each pair that is both relevant (even) and recommended (odd) together, and repetitions as well.
-    keys = np.concatenate([(rows * n_items + columns) * 2, wanted * 2 + 1])
+    keys = np.concatenate([rows * n_items + columns, wanted])
+    keys *= 2
+    keys[len(rows) :] += 1
     keys.sort()
-    step = np.diff(keys)
-    repeated = keys[1:][step == 0] // (2 * n_items)
-    n_relevant = np.bincount(rows, minlength=len(lists)) - np.bincount(repeated, minlength=len(lists))
-    later = keys[1:][step == 1]
-    row, column = np.divmod(later[later % 2 == 1] // 2, n_items)
+    step = keys[1:] - keys[:-1]
+    close = np.flatnonzero(step <= 1)
+    keys, step = keys[close + 1], step[close]
+    n_relevant = np.bincount(rows, minlength=len(lists))
+    n_relevant -= np.bincount(keys[step == 0] // (2 * n_items), minlength=len(lists))
+    row, column = np.divmod(keys[(step == 1) & (keys % 2 == 1)] // 2, n_items)
     hits = np.zeros(lists.shape, dtype=bool)
     hits[row, (lists[row] == column[:, None]).argmax(axis=1)] = True
     return hits, n_relevant
@@ -145,35 +180,38 @@ def read_cuts(k: int | Sequence[int]) -> list[int]:
 
 
 def _to_lists(
-    recommendations: pd.DataFrame, users: Vocabulary, items: Vocabulary, k: int
+    recommendations: pd.DataFrame,
+    user: core.Codes,
+    item: core.Codes,
+    n_items: int,
+    users: pd.Index,
+    row_of: core.Codes,
+    k: int,
 ) -> tuple[core.Codes, dict[str, int]]:
     """Codes of the first recommendations of each user, k at most, and how many users are on one side only."""
     if not len(recommendations):
         return np.full((len(users), 1), -1, dtype=np.int64), {"left_out": 0, "without_recommendations": len(users)}
-    asked, user = Vocabulary.from_values(recommendations["user_id"], "recommendations.user_id")
-    offered, item = Vocabulary.from_values(recommendations["item_id"], "recommendations.item_id")
-    for known, ours, column in ((users, asked, "user_id"), (items, offered, "item_id")):
-        hint = known.mismatch(ours.ids)
-        if hint:
-            raise InvalidInputError(f"`recommendations.{column}` and `relevant.{column}` cannot match.{hint}")
-    row_of = users.encode(asked.ids)
-    if (row_of < 0).all():
+    row = row_of[user]
+    if (row < 0).all():
+        asked = as_ids(recommendations["user_id"]).unique()
         raise InvalidInputError(
-            f"None of the {len(asked)} users of `recommendations` ({examples(asked.ids)}) is in `relevant` "
-            f"({examples(users.ids)}); expected the same ids: check that both frames use labels, not codes."
+            f"None of the {len(asked)} users of `recommendations` ({examples(asked)}) is in `relevant` "
+            f"({examples(users)}); expected the same ids: check that both frames use labels, not codes."
         )
-    rank = _check_lists(recommendations, asked, user, offered, item)
-    row, code = row_of[user], items.encode(offered.ids)[item]
-    keep = (row >= 0) & (rank <= k)
-    lists = np.full((len(users), min(k, int(rank.max()))), -1, dtype=np.int64)
-    lists[row[keep], rank[keep] - 1] = code[keep]
-    found = int((row_of >= 0).sum())
-    return lists, {"left_out": len(asked) - found, "without_recommendations": len(users) - found}
+    rank = _check_lists(recommendations, user, item, n_items)
+    width = min(k, int(rank.max()))
+    lists = np.full((len(users), width), -1, dtype=np.int64)
+    place = row * width + (rank - 1)
+    keep = (row >= 0) & (rank <= width)
+    if not keep.all():
+        place, item = place[keep], item[keep]
+    lists.reshape(-1)[place] = item
+    # Every list has a first rank.
+    found, n_lists = int((row[rank == 1] >= 0).sum()), int((rank == 1).sum())
+    return lists, {"left_out": n_lists - found, "without_recommendations": len(users) - found}
 
 
-def _check_lists(
-    recommendations: pd.DataFrame, users: Vocabulary, user: core.Codes, items: Vocabulary, item: core.Codes
-) -> core.Codes:
+def _check_lists(recommendations: pd.DataFrame, user: core.Codes, item: core.Codes, n_items: int) -> core.Codes:
     """Check scores, ranks and items of the lists; return the ranks."""
     if "score" in recommendations:
         score = recommendations["score"]
@@ -191,14 +229,21 @@ def _check_lists(
         )
     rank = recommendations["rank"].to_numpy(dtype=np.int64, na_value=0)
     # As `recommend` returns them, users come one after the other with their ranks in order, and need no sorting.
-    starts = np.flatnonzero(np.diff(user, prepend=-1))
-    grouped = len(starts) == len(users) and bool((np.diff(rank) == 1)[np.diff(user) == 0].all())
-    if not (grouped and (rank[starts] == 1).all()):
-        _check_ranks(rank, user, users)
-    keys = np.sort(user * len(items) + item)
+    starts = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
+    in_order = np.append(0, rank[:-1]) + 1 == rank
+    in_order[starts] = rank[starts] == 1
+    if not in_order.all() or np.bincount(user[starts]).max() > 1:
+        _check_ranks(rank, user, recommendations["user_id"])
+    if len(user) % len(starts) == 0 and (np.diff(starts) == len(user) // len(starts)).all():
+        # Lists of one length are sorted each by itself, which is faster.
+        ordered = np.sort(item.reshape(len(starts), -1), axis=1)
+        if (ordered[:, 1:] > ordered[:, :-1]).all():
+            return rank
+    pairs = user * n_items + item
+    keys = np.sort(pairs)
     twice = keys[1:][keys[1:] == keys[:-1]]
     if len(twice):
-        who, what = users.decode(twice[:1] // len(items)), items.decode(twice[:1] % len(items))
+        who, what = (recommendations[name].iloc[[(pairs == twice[0]).argmax()]] for name in ("user_id", "item_id"))
         raise InvalidInputError(
             f"`recommendations` holds item {examples(what)} twice for user {examples(who)} ({len(twice)} "
             f"repetitions in all); expected each item once a list."
@@ -206,15 +251,14 @@ def _check_lists(
     return rank
 
 
-def _check_ranks(rank: core.Codes, user: core.Codes, users: Vocabulary) -> None:
+def _check_ranks(rank: core.Codes, user: core.Codes, ids: pd.Series) -> None:
     """Check that the ranks of each user run 1, 2, 3, ..., in whatever order the rows come."""
     order = np.lexsort((rank, user))
     start = np.flatnonzero(np.diff(user[order], prepend=-1))
     place = np.arange(1, len(order) + 1) - np.repeat(start, np.diff(start, append=len(order)))
     wrong = order[rank[order] != place]
     if len(wrong):
-        who = users.decode(user[wrong[:1]])
         raise InvalidInputError(
-            f"`recommendations.rank` of user {examples(who)} has {rank[wrong[0]]} out of sequence; "
+            f"`recommendations.rank` of user {examples(ids.iloc[wrong[:1]])} has {rank[wrong[0]]} out of sequence; "
             f"expected the ranks of each user to run 1, 2, 3, ... without gaps or repetitions."
         )

@@ -18,7 +18,8 @@ from recsys.evaluation import Evaluator, LeaveLastOut
 @pytest.mark.parametrize("name", run.splitters())
 def test_what_is_tuned_on_holds_nothing_that_any_seed_of_the_benchmark_is_tested_on(ml_100k: Any, name: str) -> None:
     splitter, rows = run.splitters()[name], ml_100k.interactions
-    inner = tune.without_test(splitter, ml_100k).interactions
+    left = tune.without_test(splitter, ml_100k)
+    inner = left.interactions
     # The splits of the benchmark itself: its seeds, its evaluator.
     evaluator = Evaluator([splitter], seeds=range(run.TUNED_SEEDS), baseline="Popularity")
     hashes = set(evaluator.evaluate({"Popularity": Popularity()}, ml_100k).splits["hash"])
@@ -38,6 +39,11 @@ def test_what_is_tuned_on_holds_nothing_that_any_seed_of_the_benchmark_is_tested
         cold = {entity for s in splits for entity in set(rows[column]) - set(rows[column].iloc[s.train])}
         assert cold
         assert cold.isdisjoint(inner[column])
+        kept = {"user_id": left.users, "item_id": left.items}[column][column]
+        everyone = {"user_id": ml_100k.users, "item_id": ml_100k.items}[column][column]
+        assert cold.isdisjoint(kept)
+        # Who never had a row is warm in the benchmark, and is here.
+        assert set(everyone) - set(rows[column]) <= set(kept)
     assert 0.25 * len(rows) < len(inner) < len(rows)
 
 

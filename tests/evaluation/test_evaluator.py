@@ -494,7 +494,9 @@ def test_a_split_by_time_asks_for_times(data: Any) -> None:
         Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, holes)
     assert len(Evaluator([RandomSplit()]).evaluate({"Popularity": Popularity()}, holes).table())
     texts = holes | {"interactions": rows.assign(timestamp=pd.to_datetime(rows["timestamp"], unit="s").astype(str))}
-    message = r"^Column 'timestamp' of `data.interactions` has dtype .*, but LeaveLastOut goes by time; expected numbers"
+    message = (
+        r"^Column 'timestamp' of `data.interactions` has dtype .*, but LeaveLastOut goes by time; expected numbers"
+    )
     with pytest.raises(InvalidTypeError, match=message):
         Evaluator([LeaveLastOut()]).evaluate({"Popularity": Popularity()}, texts)
 
