@@ -48,7 +48,7 @@ from recsys.evaluation import (
 )
 from recsys.evaluation.evaluation import OVERALL
 from recsys.evaluation.report import environment as environment
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import DatasetError, InvalidInputError
 
 RESULTS = Path(__file__).parent / "results"
 TUNED = Path(__file__).parent / "tuned"
@@ -244,11 +244,10 @@ def remarks(name: str, n_seeds: int) -> list[str]:
     if name == "ml-1m":
         found.append("ML-1M, 7.9 % of timestamps estimated: this touches the scenarios split by time.")
     if (TUNED / f"{name}.json").exists():
-        seen = f", among which are test rows of the seeds from {TUNED_SEEDS} on" if n_seeds > TUNED_SEEDS else ""
-        found.append(
-            f"Parameters were chosen without the test rows of seeds 0 to {TUNED_SEEDS - 1}, on validation rows{seen}: "
-            f"``benchmarks/tuned/{name}.json``."
-        )
+        logs = json.loads((TUNED / f"{name}.json").read_text())["models"].values()
+        unseen = min((entry.get("unseen_seeds", 0) for log in logs for entry in log.values()), default=0)
+        seen = "" if n_seeds <= unseen else f", where test rows of the seeds from {unseen} on were among them"
+        found.append(f"Parameters were chosen on validation rows: ``benchmarks/tuned/{name}.json``{seen}.")
     return found
 
 
@@ -328,10 +327,10 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def read_movielens(parser: argparse.ArgumentParser, name: str) -> Any:
-    """The data set that ``--dataset`` names; where there is none of that name, the parser says so and exits."""
+    """The data set that ``--dataset`` names; where it is not to be had, the parser says why and exits."""
     try:
         return fetch_movielens(name)
-    except InvalidInputError as error:
+    except (DatasetError, InvalidInputError) as error:
         parser.error(f"--dataset: {error}")
 
 

@@ -247,7 +247,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.models:
             started = time.perf_counter()
             found = tune(name, splitter, inner, options.trials, options.seed)
-            record(target, data.name, name, scenario, {"n_trials": options.trials, "seed": options.seed, **found})
+            about = {"n_trials": options.trials, "seed": options.seed, "unseen_seeds": TUNED_SEEDS}
+            record(target, data.name, name, scenario, about | found)
             print(
                 f"{scenario}, {name}: {found['value']:.4f} (start {found['start_value']:.4f}) with "
                 f"{found['params']}, {time.perf_counter() - started:.0f} s",

@@ -250,7 +250,7 @@ def _check_values(interactions: pd.DataFrame, path: Path, *, half_stars: bool) -
 def _check_counts(
     edition: _Edition, folder: Path, interactions: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame
 ) -> None:
-    """Warn of counts that are not the published ones, and of ratings that name what is not listed."""
+    """Warn of counts that are not the published ones, a last line without an end, and ratings of what is not listed."""
     found: list[str] = []
     has_users = len(edition.files) == 3
     for what, file, got, published in (
@@ -263,11 +263,14 @@ def _check_counts(
                 f"{folder / file} holds no {what}; expected {published:,}. "
                 f"Remove the folder {folder} and fetch it again."
             )
-        if got < published and not _ends_a_line(folder / file):
+        whole = _ends_a_line(folder / file)
+        if got < published and not whole:
             raise DatasetError(
                 f"{folder / file} is cut off in the middle of its last line, after {got:,} of {published:,} {what}. "
                 f"Remove the folder {folder} and fetch it again."
             )
+        if got == published and not whole:
+            found.append(f"a last line of {file} without an end, of which a part may be lost")
         if got != published:
             differ = f"{abs(got - published):,} too {'few' if got < published else 'many'}"
             found.append(f"{got:,} {what} where GroupLens publishes {published:,} ({differ})")

@@ -61,6 +61,10 @@ def test_every_scenario_gets_its_trials_and_the_benchmark_uses_what_they_found(
     written = (tmp_path / "ml-100k.json").read_text()
     found = json.loads(written)["models"]["EASE"]["leave-last-out"]
     assert found["n_trials"] == len(found["trials"]) == 3
+    [told] = run.remarks("ml-100k", run.TUNED_SEEDS)
+    assert told == "Parameters were chosen on validation rows: ``benchmarks/tuned/ml-100k.json``."
+    [told] = run.remarks("ml-100k", run.TUNED_SEEDS + 1)
+    assert told.endswith("ml-100k.json``, where test rows of the seeds from 3 on were among them.")
     assert found["trials"][0]["params"] == {"l2": 1e5}
     assert found["value"] == max(trial["value"] for trial in found["trials"]) > found["start_value"]
     tuned = run.tuned_models("ml-100k", "leave-last-out")

@@ -263,10 +263,20 @@ def test_text_of_another_encoding_is_refused(write: Write) -> None:
         fetch_movielens("10m", data_home=folder.parent)
 
 
-def test_a_file_that_ends_in_no_newline_is_complete_if_its_rows_are(write: Write) -> None:
+def test_a_file_that_ends_in_no_newline_is_read_with_a_warning(write: Write) -> None:
     folder = write("1m")
     (folder / "ratings.dat").write_text(RATINGS_DAT[:-1])
-    assert len(fetch_movielens("1m", data_home=folder.parent).interactions) == 3
+    with pytest.warns(DataWarning, match="holds a last line of ratings.dat without an end"):
+        assert len(fetch_movielens("1m", data_home=folder.parent).interactions) == 3
+
+
+@pytest.mark.parametrize(("key", "file"), [("1m", "ratings.dat"), ("100k", "u.data"), ("25m", "ratings.csv")])
+def test_a_last_line_that_has_all_its_fields_but_no_end_warns(key: str, file: str, write: Write) -> None:
+    folder = write(key)
+    (folder / file).write_bytes((folder / file).read_bytes()[:-3])
+    with pytest.warns(DataWarning, match=f"holds a last line of {file} without an end, of which a part may be lost"):
+        cut = fetch_movielens(key, data_home=folder.parent).interactions["timestamp"]
+    assert 0 < cut.iloc[-1] < cut.iloc[:-1].min() / 5
 
 
 def test_counts_that_are_not_the_published_ones_warn(write: Write) -> None:
