@@ -1,4 +1,4 @@
-"""The five kinds of field: how each is recognised, what is learned of it, and how it becomes a sparse block.
+"""The five kinds of field: what is learned of each, and how it becomes a sparse block.
 
 A field is learned once, from the values of hot entities, as a dict (its spec) of arrays, numbers and vocabularies that
 `persistence` can store. A missing value is an empty row of the block.
@@ -6,7 +6,6 @@ A field is learned once, from the values of hot entities, as a dict (its spec) o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recsys._kinds import holds_dates
 from recsys._sparse import Csr, empty_csr, to_csr
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 from recsys.vocabulary import Vocabulary, as_ids
 
-__all__ = ["Field", "KINDS", "encode_field", "holds_written_lists", "infer_kind", "learn_field", "named_columns"]
+__all__ = ["Field", "encode_field", "learn_field", "named_columns", "read_days"]
 
-KINDS = ("numeric", "categorical", "multi_hot", "text", "vector")
 N_KNOTS = 16
 
 # Fields of at most so many categories or words keep all of them, larger ones those that two entities share: what one
@@ -40,7 +39,7 @@ class Field:
     ----------
     name : str
     kind : str
-        One of `KINDS`.
+        One of `recsys._kinds.KINDS`.
     start, stop : int
     """
 
@@ -83,75 +82,6 @@ def named_columns(frame: Any, argument: str) -> pd.DataFrame:
     return named
 
 
-def infer_kind(column: pd.Series, sep: str = "|") -> str:
-    """The kind of field that a column looks like.
-
-    Parameters
-    ----------
-    column : pandas.Series
-    sep : str, default="|"
-        Text in which this occurs is multi-hot.
-
-    Returns
-    -------
-    str
-        One of `KINDS`.
-
-    Examples
-    --------
-    >>> infer_kind(pd.Series(["Drama|War", "Comedy"]))
-    'multi_hot'
-    >>> infer_kind(pd.Series([[0.5, 1.5], [2.0, 0.0]]))
-    'vector'
-    """
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return "categorical"
-    values = column.dropna().infer_objects()
-    dtype = values.dtype
-    if pd.api.types.is_bool_dtype(dtype):
-        return "categorical"
-    if pd.api.types.is_numeric_dtype(dtype) or _holds_dates(values) or dtype.kind == "m":
-        return "numeric"
-    if values.empty:
-        return "categorical"
-    first = next(iter(values), None)
-    if isinstance(first, np.ndarray) and first.dtype.kind in "iuf":
-        return "vector"
-    if isinstance(first, (list, tuple, set, frozenset, np.ndarray)):
-        return "vector" if _look_like_vectors(values) else "multi_hot"
-    inferred = pd.api.types.infer_dtype(values, skipna=True)
-    if inferred == "decimal":
-        return "numeric"
-    if inferred != "string":
-        return "categorical"
-    if sep and values.str.contains(sep, regex=False).any():
-        return "multi_hot"
-    several_words = values.str.strip().str.contains(" ", regex=False).mean() > 0.5
-    return "text" if several_words and values.nunique() > 0.5 * len(values) else "categorical"
-
-
-def holds_written_lists(column: pd.Series) -> bool:
-    """Whether all values are lists written as text, as `to_csv` writes them.
-
-    Parameters
-    ----------
-    column : pandas.Series
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> holds_written_lists(pd.Series(["['Drama', 'War']", None, "[]"]))
-    True
-    """
-    values = column.dropna()
-    if values.empty or pd.api.types.infer_dtype(values, skipna=True) != "string":
-        return False
-    return bool(values.str.fullmatch(r"\s*\[.*\]\s*", flags=re.DOTALL).all())
-
-
 def learn_field(column: pd.Series, kind: str, sep: str, argument: str) -> Spec:
     """Learn a field from the values of hot entities.
 
@@ -159,7 +89,7 @@ def learn_field(column: pd.Series, kind: str, sep: str, argument: str) -> Spec:
     ----------
     column : pandas.Series
     kind : str
-        One of `KINDS`.
+        One of `recsys._kinds.KINDS`.
     sep : str
         What separates the members of a multi-hot field that is given as text.
     argument : str
@@ -235,23 +165,6 @@ def read_days(column: pd.Series, where: str) -> npt.NDArray[np.float64]:
     return values / 86_400 if dates or column.dtype.kind == "m" else values
 
 
-def _holds_dates(values: pd.Series) -> bool:
-    return values.dtype.kind == "M" or pd.api.types.infer_dtype(values, skipna=True) in ("date", "datetime")
-
-
-def _look_like_vectors(values: pd.Series) -> bool:
-    """Whether lists are dense vectors: numbers, equally many, and not a set of whole numbers (labels) each."""
-    if not values.map(lambda value: isinstance(value, (list, tuple, np.ndarray))).all():
-        return False
-    lengths = values.map(len)
-    if lengths.nunique() != 1 or lengths.iloc[0] < 2:
-        return False
-    members = values.reset_index(drop=True).explode().dropna().infer_objects()
-    if not pd.api.types.is_numeric_dtype(members.dtype) or pd.api.types.is_bool_dtype(members.dtype):
-        return False
-    return members.dtype.kind == "f" or bool(members.reset_index().duplicated().any())
-
-
 def _plain(column: pd.Series) -> pd.Series:
     """The column with rows numbered from 0, without what pandas wraps around values."""
     column = column.reset_index(drop=True)
@@ -278,7 +191,7 @@ def _first(column: pd.Series) -> Any:
 def _read_numeric(column: pd.Series, sep: str, where: str) -> tuple[npt.NDArray[np.float64], bool]:
     """The values as float64, dates as seconds since 1970 in UTC; and whether they are dates."""
     try:
-        dates = _holds_dates(column)
+        dates = holds_dates(column)
         if dates:
             column = pd.to_datetime(column, utc=True).dt.tz_localize(None)
             column = (column - pd.Timestamp(0).as_unit(column.dt.unit)).dt.total_seconds()

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from recsys._fields import KINDS, Field, encode_field, holds_written_lists, infer_kind, learn_field, named_columns
+from recsys._fields import Field, encode_field, learn_field, named_columns
+from recsys._kinds import KINDS, holds_written_lists, infer_kind
 from recsys._sparse import Csr, empty_csr, take_rows
 from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.vocabulary import Vocabulary, as_ids

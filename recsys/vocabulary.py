@@ -265,14 +265,14 @@ class Vocabulary:
         Examples
         --------
         >>> Vocabulary([1, 2]).mismatch(pd.Index(["1"]))
-        " They are text ('1'), but the known ones are numbers (1): convert one to the other's type."
+        " They are text ('1'), but the known ones are numbers (1): to mean those, convert one to the other's type."
         """
         mine, theirs = (_WORDS.get(index.infer_objects().inferred_type, "") for index in (self.ids, ids))
         if not len(self.ids) or not len(ids) or not mine or not theirs or mine == theirs:
             return ""
         return (
             f" They are {theirs} ({examples(ids[:1])}), but the known ones are {mine} "
-            f"({examples(self.ids[:1])}): convert one to the other's type."
+            f"({examples(self.ids[:1])}): to mean those, convert one to the other's type."
         )
 
     def __len__(self) -> int:

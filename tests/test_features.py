@@ -14,7 +14,7 @@ import pytest
 from sklearn.model_selection import KFold, cross_validate
 
 from recsys import EASE, ContentKNN
-from recsys._fields import infer_kind
+from recsys._kinds import infer_kind
 from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError
 from recsys.features import EncodedFeatures, FeatureEncoder, FeatureTable, encode_features, fit_features
 from recsys.persistence import read_directory, write_directory
@@ -365,7 +365,7 @@ def test_ids_keep_their_dtype_through_features() -> None:
             pd.DataFrame({"age": [1, 2]}, index=["5", "3"]),
             InvalidInputError,
             "`user_features` has no row for any id of `X` .its ids: '5', '3'; those of `X`: 5, 3.; expected features "
-            "of these: check the ids. They are text .'5'., but the known ones are numbers .5.: convert one",
+            "of these: check the ids. They are text .'5'., but the known ones are numbers .5.: to mean those",
         ),
         (
             pd.DataFrame({"age": []}, index=pd.Index([], dtype=int)),

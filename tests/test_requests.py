@@ -158,7 +158,7 @@ def test_items_that_are_not_in_the_catalogue_are_warned_of_where_the_user_called
         (
             pd.DataFrame({"user_id": [1], "item_id": ["tea"]}),
             InvalidInputError,
-            "They are numbers .1., but the known ones are text .'bob'.: convert one to the other's type",
+            "They are numbers .1., but the known ones are text .'bob'.: to mean those, convert one to the other's type",
         ),
         (
             pd.DataFrame({"user_id": ["bob", None], "item_id": ["tea", "tea"]}),

@@ -246,11 +246,16 @@ def test_extending_by_what_is_known_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("known", "asked", "hint"),
     [
-        ([1, 2], ["1"], " They are text ('1'), but the known ones are numbers (1): convert one to the other's type."),
+        (
+            [1, 2],
+            ["1"],
+            " They are text ('1'), but the known ones are numbers (1): to mean those, convert one to the other's type.",
+        ),
         (
             ["1"],
             [1.0, 2.0],
-            " They are numbers (1.0), but the known ones are text ('1'): convert one to the other's type.",
+            " They are numbers (1.0), but the known ones are text ('1'): "
+            "to mean those, convert one to the other's type.",
         ),
         (pd.Index([1], dtype=object), ["1"], " They are text ('1'), but the known ones are numbers (1)"),
         ([b"1"], ["1"], " They are text ('1'), but the known ones are bytes (b'1')"),

@@ -252,7 +252,7 @@ class Evaluator:
         if not isinstance(self.baseline, str) or self.baseline not in models:
             raise InvalidInputError(
                 f"`baseline` is {self.baseline!r}, none of the models; expected the one that the others are compared "
-                f"with. {did_you_mean(str(self.baseline), models)}"
+                f"with: pass Evaluator(..., baseline=...). {did_you_mean(str(self.baseline), models)}"
             )
         for splitter in self.splitters:
             if isinstance(splitter, type) or not hasattr(splitter, "splits"):
