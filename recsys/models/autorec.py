@@ -77,17 +77,17 @@ class AutoRec(VectorRecommender):
         What is encoded.
     loss : {"squared", "multinomial"}, default="squared"
         "multinomial" is for ``kind="user"`` alone.
-    n_factors : int, default=192
+    n_factors : int, default=256
         Hidden units.
-    max_iter : int, default=28
+    max_iter : int, default=37
         Epochs: passes over all users, or items; a third of them in `partial_fit`.
     learning_rate : float, default=0.01
         Of Adam, at the start; it falls to 0.
     batch_size : int, default=None
         Users, or items, in a step. None: an eighth of them, up to 512; with the squared loss at least a 32nd.
-    l2 : float, default=3.0
+    l2 : float, default=1.5
         The weight decay :math:`\lambda`.
-    unobserved_weight : float, default=0.35
+    unobserved_weight : float, default=0.23
         The weight w of pairs that are no positives, from 0 to 1; of the squared loss.
     kl_weight : float, default=0.0
         How much codes are drawn towards a normal distribution, the :math:`\beta` of [3]_; of the multinomial loss. At 0
@@ -170,12 +170,12 @@ class AutoRec(VectorRecommender):
         *,
         kind: Literal["user", "item"] = "user",
         loss: Literal["squared", "multinomial"] = "squared",
-        n_factors: int = 192,
-        max_iter: int = 28,
+        n_factors: int = 256,
+        max_iter: int = 37,
         learning_rate: float = 0.01,
         batch_size: int | None = None,
-        l2: float = 3.0,
-        unobserved_weight: float = 0.35,
+        l2: float = 1.5,
+        unobserved_weight: float = 0.23,
         kl_weight: float = 0.0,
         dropout: float = 0.5,
         min_rating: float | None = None,

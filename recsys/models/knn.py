@@ -128,7 +128,7 @@ class DemographicKNN(BaseRecommender):
 
     Parameters
     ----------
-    n_neighbors : int, default=1001
+    n_neighbors : int, default=625
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
 
@@ -154,7 +154,7 @@ class DemographicKNN(BaseRecommender):
 
     _uses_user_features = True
 
-    def __init__(self, *, n_neighbors: int = 1001, min_rating: float | None = None) -> None:
+    def __init__(self, *, n_neighbors: int = 625, min_rating: float | None = None) -> None:
         self.n_neighbors = n_neighbors
         self.min_rating = min_rating
 

@@ -135,15 +135,15 @@ class LightGBMRecommender(BaseRecommender):
 
     Parameters
     ----------
-    n_estimators : int, default=60
+    n_estimators : int, default=120
         Trees.
-    num_leaves : int, default=19
+    num_leaves : int, default=15
         Of a tree.
-    learning_rate : float, default=0.026
+    learning_rate : float, default=0.05
         What a tree counts, 1 at the most.
     min_child_samples : int, default=100
         Pairs in a leaf, at the least.
-    n_negatives : int, default=7
+    n_negatives : int, default=10
         Negatives a positive, 500 at the most.
     n_factors : int, default=64
         Dimensions of the ALS factors.
@@ -204,11 +204,11 @@ class LightGBMRecommender(BaseRecommender):
     def __init__(
         self,
         *,
-        n_estimators: int = 60,
-        num_leaves: int = 19,
-        learning_rate: float = 0.026,
+        n_estimators: int = 120,
+        num_leaves: int = 15,
+        learning_rate: float = 0.05,
         min_child_samples: int = 100,
-        n_negatives: int = 7,
+        n_negatives: int = 10,
         n_factors: int = 64,
         n_folds: int = 4,
         n_jobs: int | None = -1,
