@@ -276,9 +276,8 @@ def test_divergence_is_told_and_leaves_finite_predictions() -> None:
 @cache
 def trained(kind: str) -> BaseRecommender:
     ml, train, _, _ = movielens_like()
-    models: dict[str, BaseRecommender] = {"EASE": EASE(), "Popularity": Popularity()}
-    # A world this small takes more epochs than MovieLens-1M, on which the default was chosen.
-    model = models.get(kind) or AutoRec(max_iter=80, random_state=0, **KINDS[kind])
+    models = {"EASE": EASE(), "Popularity": Popularity(), "user": AutoRec(random_state=0)}
+    model = models.get(kind) or AutoRec(random_state=0, **KINDS[kind])
     told = {"user_features": FeatureTable(ml.users), "item_features": FeatureTable(ml.items)}
     fitted: BaseRecommender = model.fit(train, **told)
     return fitted
