@@ -255,7 +255,7 @@ def _features(file: Path | None, part: str, asked: str | None) -> pd.DataFrame |
     renamed = frame.rename(columns={column: _name(part)})
     renamed[_name(part)] = _as_text(renamed[_name(part)])
     for name, values in renamed.drop(columns=_name(part)).items():
-        if import_module("recsys._fields").holds_written_lists(values):
+        if import_module("recsys._kinds").holds_written_lists(values):
             try:
                 renamed[name] = values.map(literal_eval, na_action="ignore")
             except (ValueError, SyntaxError) as error:
