@@ -100,14 +100,15 @@ def _encode(relevant: pd.DataFrame, recommendations: pd.DataFrame, column: str) 
     """Codes of a column of both frames, in one numbering, and how many codes there may be."""
     ours = as_ids(relevant[column], f"relevant.{column}")
     theirs = as_ids(recommendations[column], f"recommendations.{column}") if len(recommendations) else ours[:0]
-    if all(isinstance(ids.dtype, np.dtype) and ids.dtype.kind in "iu" for ids in (ours, theirs)):
-        both = [ids.to_numpy() for ids in (ours, theirs)]
-        low = min(int(part.min()) for part in both if len(part))
-        high = max(int(part.max()) for part in both if len(part))
-        # Whole numbers that lie close to each other are codes as they are, which spares hashing millions of them.
-        if high <= np.iinfo(np.int64).max and high - low < 8 * (len(ours) + len(theirs)):
-            mine, others = (part.astype(np.int64, copy=False) - low for part in both)
-            return mine, others, high - low + 1
+    if all(pd.api.types.is_integer_dtype(ids.dtype) for ids in (ours, theirs)):
+        low = min(int(ids.min()) for ids in (ours, theirs) if len(ids))
+        high = max(int(ids.max()) for ids in (ours, theirs) if len(ids))
+        if high <= np.iinfo(np.int64).max:
+            # Of one width, or pandas would cut the wider ones down to the others.
+            ours, theirs = (pd.Index(ids.to_numpy(dtype=np.int64)) for ids in (ours, theirs))
+            # Whole numbers that lie close to each other are codes as they are, which spares hashing millions of them.
+            if high - low < 8 * (len(ours) + len(theirs)):
+                return ours.to_numpy() - low, theirs.to_numpy() - low, high - low + 1
     known, mine = Vocabulary.from_values(ours)
     met, others = Vocabulary.from_values(theirs)
     if hint := known.mismatch(met.ids):
@@ -232,10 +233,11 @@ def _check_lists(recommendations: pd.DataFrame, user: core.Codes, item: core.Cod
     starts = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
     in_order = np.append(0, rank[:-1]) + 1 == rank
     in_order[starts] = rank[starts] == 1
-    if not in_order.all() or np.bincount(user[starts]).max() > 1:
+    scattered = np.bincount(user[starts]).max() > 1
+    if scattered or not in_order.all():
         _check_ranks(rank, user, recommendations["user_id"])
-    if len(user) % len(starts) == 0 and (np.diff(starts) == len(user) // len(starts)).all():
-        # Lists of one length are sorted each by itself, which is faster.
+    if not scattered and len(user) % len(starts) == 0 and (np.diff(starts) == len(user) // len(starts)).all():
+        # Lists of one length, one after the other, are sorted each by itself, which is faster.
         ordered = np.sort(item.reshape(len(starts), -1), axis=1)
         if (ordered[:, 1:] > ordered[:, :-1]).all():
             return rank

@@ -160,6 +160,8 @@ def test_a_stranger_to_every_user_is_an_error() -> None:
         (frame([(1, 10, 1), (2, 10, 1), (2, 20, 1)]), "rank` of user 2 has 1 out of sequence"),
         (frame([(1, 10, 2)]), "ranks of each user to run 1, 2, 3, ... without gaps"),
         (frame([(1, 10, 1), (1, 10, 2)]), "holds item 10 twice for user 1 .1 repetitions"),
+        (frame([(1, 10, 1), (2, 20, 1), (1, 10, 2), (2, 30, 2)]), "holds item 10 twice for user 1 .1 repetitions"),
+        (frame([(1, 10, 1), (1, 20, 2), (2, 10, 1), (1, 20, 3)]), "holds item 20 twice for user 1 .1 repetitions"),
         (frame([(1, 10, 1.0)]), "rank` has dtype float64; expected integers from 1"),
         (frame([(1, 10, 1)]).assign(rank=pd.array([None], dtype="Int64")), "user 1 has 0 out of sequence"),
         (frame([(1, 10, 1)], score=np.nan), "score` is not finite in 1 rows .positions 0."),
@@ -209,3 +211,12 @@ def test_bad_parameters_are_refused() -> None:
     text: Any = "10"
     with pytest.raises(InvalidTypeError, match="`k` is '10'; expected a positive integer"):
         ranking_metrics(LISTS, LIKED, k=text)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "UInt8", "uint64", "Int64"])
+@pytest.mark.parametrize("far", [11, 2**53 + 1])
+def test_whole_numbers_of_any_width_are_matched_by_value(kind: str, far: int) -> None:
+    # 2**53 + 1 ends in the bits of 1, and is no code as it is.
+    liked = pd.DataFrame({"user_id": [1, 2], "item_id": [1, 7]}).astype({"item_id": kind})
+    lists = pd.DataFrame({"user_id": [1, 1, 2, 2], "item_id": [far, 9, far, 7], "rank": [1, 2, 1, 2]})
+    assert ranking_metrics(lists, liked, k=2, metrics=["HR", "MRR"]).to_numpy().tolist() == [[0, 0], [1, 0.5]]
