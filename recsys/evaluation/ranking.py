@@ -107,7 +107,7 @@ def _encode(relevant: pd.DataFrame, recommendations: pd.DataFrame, column: str) 
             # Of one width, or pandas would cut the wider ones down to the others.
             ours, theirs = (pd.Index(ids.to_numpy(dtype=np.int64)) for ids in (ours, theirs))
             # Whole numbers that lie close to each other are codes as they are, which spares hashing millions of them.
-            if high - low < 8 * (len(ours) + len(theirs)):
+            if high - low < 2 * (len(ours) + len(theirs)):
                 return ours.to_numpy() - low, theirs.to_numpy() - low, high - low + 1
     known, mine = Vocabulary.from_values(ours)
     met, others = Vocabulary.from_values(theirs)

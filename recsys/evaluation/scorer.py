@@ -62,8 +62,8 @@ def make_ranking_scorer(metric: str = "NDCG", *, k: int = 10, ties: str = "catal
     if not isinstance(metric, str):
         raise InvalidTypeError(f"`metric` is {metric!r}; expected a name, such as 'NDCG'.")
     names = {name.lower(): name for name in METRICS}
-    name, at, cut = metric.partition("@")
-    if at and name.lower() in names:
+    name, _, cut = metric.partition("@")
+    if cut.isdigit() and name.lower() in names:
         raise InvalidInputError(f"`metric` is {metric!r}; expected a name without a cut: pass {name!r} and k={cut}.")
     if metric.lower() not in names:
         raise InvalidInputError(f"`metric` is {metric!r}. {did_you_mean(metric.lower(), names)}")
