@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from recsys import EASE, MatrixFactorization
 from recsys.datasets import fetch_movielens
 from recsys.evaluation import LeaveLastOut
-from recsys.models._als import als_half_step, pad_rows
+from recsys.models._als import als_half_step
 from recsys.topk import top_k_chunks
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,7 +75,7 @@ class Contest:
         self.train, self.test, self.model, self.threads = train, test, model, threads
         self.model.fit(train)
         self.matrix = model.history_
-        self.by_user, self.by_item = (pad_rows(m, model.n_factors) for m in (self.matrix, self.matrix.T.tocsr()))
+        self.by_user, self.by_item = self.matrix, self.matrix.T.tocsr()
         self.confidence = sparse.csr_matrix(self.matrix, copy=True)
         self.confidence.data = 1 + model.alpha * self.confidence.data
         self.users = np.arange(self.matrix.shape[0])

@@ -1,4 +1,4 @@
-"""Alternating least squares for implicit feedback: the mathematics, on blocks of rows of about the same length.
+"""Alternating least squares for implicit feedback: the mathematics, on shares of the rows.
 
 The vector x of a user with positives P minimises ``sum_i c_i (p_i - x.y_i)^2 + l2 |x - m|^2``: it solves ``A x = b``
 with ``A = Y'Y + l2 I + sum_P (c_i - 1) y_i y_i'`` and ``b = sum_P c_i y_i + l2 m``, where m is what is expected of the
@@ -7,6 +7,7 @@ user beforehand. Items are solved for in the same way.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,20 +24,22 @@ __all__ = ["PaddedRows", "als_directions", "als_factors", "als_half_step", "als_
 
 Floats = npt.NDArray[np.float32]
 
-# A row costs vectors of its own besides its entries: about this many entries' worth.
+# A padded row costs vectors of its own besides its entries: about this many entries' worth.
 ROW_SLOTS = 4
+# The same for gradients, and what one call of them solves for: enough for its calls to cost little, in entries.
+ROW_COST = 16
+SHARE = 2**17
 
 
 class PaddedRows(NamedTuple):
     """A sparse matrix as `pad_rows` lays it out."""
 
-    shape: tuple[int, int]
     slots: int
     blocks: list[Block]
 
 
 def pad_rows(matrix: Csr, n_factors: int) -> PaddedRows:
-    """Lay a matrix out for `als_half_step`: once for all its iterations.
+    """Lay a matrix out in dense blocks.
 
     Rows are sorted by length and cut into blocks, each padded to its longest row. The result takes 8 bytes an entry.
 
@@ -64,10 +67,7 @@ def pad_rows(matrix: Csr, n_factors: int) -> PaddedRows:
     (array([0, 2]), array([[1., 2.],
            [3., 0.]], dtype=float32))
     """
-    if (matrix.data <= 0).any():
-        if (matrix.data < 0).any():
-            raise InvalidInputError(f"`matrix` has the weight {matrix.data.min()}; expected no negative ones.")
-        matrix = positives(matrix)
+    matrix = _positives(matrix)
     slots = max(1, _als_systems.BLOCK_BYTES // (4 * n_factors))
     lengths = np.diff(matrix.indptr)
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
@@ -83,11 +83,20 @@ def pad_rows(matrix: Csr, n_factors: int) -> PaddedRows:
         weights = np.where(filled, matrix.data[at], 0).astype(np.float32, copy=False)
         blocks.append(Block(rows, np.where(filled, matrix.indices[at], 0), weights))
         start = stop
-    return PaddedRows((int(matrix.shape[0]), int(matrix.shape[1])), slots, blocks)
+    return PaddedRows(slots, blocks)
+
+
+def _positives(matrix: Csr) -> Csr:
+    """The matrix without its explicit zeros."""
+    if (matrix.data <= 0).any():
+        if (matrix.data < 0).any():
+            raise InvalidInputError(f"`matrix` has the weight {matrix.data.min()}; expected no negative ones.")
+        matrix = positives(matrix)
+    return matrix
 
 
 def als_half_step(
-    matrix: Csr | PaddedRows,
+    matrix: Csr,
     fixed: Floats,
     current: Floats | None = None,
     *,
@@ -107,8 +116,8 @@ def als_half_step(
 
     Parameters
     ----------
-    matrix : scipy.sparse.csr_matrix of shape (n, m), float32, or PaddedRows
-        Weights of the positives; pass ``pad_rows(matrix, n_factors)`` to lay it out once for many half steps.
+    matrix : scipy.sparse.csr_matrix of shape (n, m), float32
+        Weights of the positives. Explicit zeros are no positives.
     fixed : ndarray of shape (m, n_factors), float32
         The vectors of the columns.
     current : ndarray of shape (n, n_factors), float32, default=None
@@ -160,23 +169,29 @@ def als_half_step(
             f"`matrix`, `fixed`, `current` and `prior` have the shapes {matrix.shape}, {fixed.shape}, {of_rows[0]} and "
             f"{of_rows[1]}; expected (n, m), (m, n_factors), (n, n_factors) and (n, n_factors)."
         )
-    padded = matrix if isinstance(matrix, PaddedRows) else pad_rows(matrix, n_factors)
-    system = make_system(fixed, gram, alpha, regularization, padded.slots, prior)
+    matrix = _positives(matrix)
+    system = make_system(fixed, gram, alpha, regularization, prior)
     answer = np.zeros((n_rows, n_factors), dtype=np.float32)
 
-    def solve(share: list[Block]) -> None:
-        entries = min(padded.slots, max(block.columns.size for block in share))
-        scratch = np.empty((entries, n_factors), dtype=np.float32)
-        for block in share:
-            if solver == "cholesky":
-                answer[block.rows] = solve_exactly(system, block, scratch)
-            else:
-                start = np.zeros((len(block.rows), n_factors), np.float32) if current is None else current[block.rows]
-                answer[block.rows] = solve_by_gradients(system, block, start, cg_steps, scratch)
+    def step(rows: slice) -> None:
+        start = np.zeros_like(answer[rows]) if current is None else current[rows].astype(np.float32)
+        answer[rows] = solve_by_gradients(system, matrix, rows, start, cg_steps)
 
-    # A few shares a thread even out their speeds; neighbours in the list of blocks cost about the same.
-    n_shares = min(4 * effective_n_jobs(n_jobs), len(padded.blocks))
-    run_on_threads(solve, [padded.blocks[i::n_shares] for i in range(n_shares)], n_jobs)
+    def solve(blocks: list[Block]) -> None:
+        scratch = np.empty((min(padded.slots, max(block.columns.size for block in blocks)), n_factors), np.float32)
+        for block in blocks:
+            answer[block.rows] = solve_exactly(system, block, scratch)
+
+    # Shares do not depend on the number of threads, nor do, with them, the last bits of the answer.
+    if solver == "cg":
+        cost = np.cumsum(np.diff(matrix.indptr) + ROW_COST)
+        bounds = [0, *(np.flatnonzero(np.diff(cost // SHARE)) + 1), n_rows]
+        run_on_threads(step, [slice(*ends) for ends in pairwise(bounds)], n_jobs)
+        answer[np.diff(matrix.indptr) == 0] = 0
+    else:
+        padded = pad_rows(matrix, n_factors)
+        n_shares = min(4 * effective_n_jobs(n_jobs), len(padded.blocks))
+        run_on_threads(solve, [padded.blocks[i::n_shares] for i in range(n_shares)], n_jobs)
     return answer
 
 
@@ -214,7 +229,7 @@ def als_factors(
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    by_row, by_column = pad_rows(matrix, n_factors), pad_rows(matrix.T.tocsr(), n_factors)
+    by_row, by_column = matrix, matrix.T.tocsr()
     rows, columns = ((rng.standard_normal((n, n_factors)) / 100).astype(np.float32) for n in matrix.shape)
     for _ in range(n_rounds):
         rows = als_half_step(by_row, columns, rows, alpha=alpha, regularization=regularization, n_jobs=n_jobs)
@@ -257,7 +272,7 @@ def als_directions(
            [0. , 2. ]], dtype=float32)
     """
     padded = pad_rows(matrix, fixed.shape[1])
-    system = make_system(fixed, gram, alpha, regularization, padded.slots)
+    system = make_system(fixed, gram, alpha, regularization)
     answer = targets / np.float32(regularization)
     scratch = np.empty((padded.slots, fixed.shape[1]), dtype=np.float32)
     for block in padded.blocks:

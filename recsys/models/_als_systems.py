@@ -1,4 +1,4 @@
-"""Solvers of the linear systems of alternating least squares, for a block of rows at a time."""
+"""Solvers of the linear systems of alternating least squares, for many rows at a time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError
 
-__all__ = ["Block", "System", "gather", "make_system", "solve_by_gradients", "solve_exactly"]
+__all__ = ["Block", "System", "gather", "make_system", "pair_products", "solve_by_gradients", "solve_exactly"]
 
 Floats = npt.NDArray[np.float32]
 Vectors = npt.NDArray[Any]
 
-# What a block gathers stays in a core's share of the last cache over all passes of the conjugate gradients, a piece of
-# it in the cache of the core over two of them.
+# What a block gathers at once: no more than a core's share of the last cache.
 BLOCK_BYTES = 8 * 2**20
-PIECE_BYTES = 3 * 2**19
 # Below this squared residual a row is solved; its further steps would divide noise by noise.
 TINY = 1e-20
 
@@ -37,7 +36,6 @@ class System(NamedTuple):
     fixed: Floats
     gram: Floats
     alpha: float
-    slots: int
     # `regularization` times the prior means, or None where they are 0.
     pull: Floats | None
 
@@ -47,7 +45,6 @@ def make_system(
     gram: Floats | None,
     alpha: float,
     regularization: float,
-    slots: int,
     prior: Floats | None = None,
 ) -> System:
     """The system of a half step: its arguments are those of `als_half_step`."""
@@ -55,7 +52,7 @@ def make_system(
     gram = fixed.T @ fixed if gram is None else gram
     penalised = gram + np.float32(regularization) * np.eye(fixed.shape[1], dtype=np.float32)
     pull = None if prior is None else np.float32(regularization) * prior
-    return System(fixed, penalised, alpha, slots, pull)
+    return System(fixed, penalised, alpha, pull)
 
 
 def gather(vectors: Vectors, at: npt.NDArray[np.integer], scratch: Vectors) -> Vectors:
@@ -84,48 +81,74 @@ def gather(vectors: Vectors, at: npt.NDArray[np.integer], scratch: Vectors) -> V
     return found.reshape(*at.shape, -1)
 
 
-def solve_by_gradients(system: System, block: Block, x: Floats, steps: int, scratch: Floats) -> Floats:
-    """Conjugate gradient steps from `x`, which is changed."""
-    if block.columns.size > system.slots:
-        # One row too long to gather at once: its matrix is made piece by piece.
-        matrix, residual = _normal_equations(system, block, scratch)
-        residual -= x @ matrix[0]
-        return _conjugate_gradients(lambda p: p @ matrix[0], lambda p: _dots(p @ matrix[0], p), x, residual, steps)
-    vectors = gather(system.fixed, block.columns, scratch)
-    extra = (np.float32(system.alpha) * block.weights)[:, None]
-    # Passes over the vectors go by pieces: the second of two finds them in the cache that the first one filled.
-    size = max(1, PIECE_BYTES // (vectors[0].nbytes))
-    pieces = [slice(start, start + size) for start in range(0, len(vectors), size)]
+def pair_products(
+    a: Floats, at_a: npt.NDArray[np.int64], b: Floats, at_b: npt.NDArray[np.int64], products: Floats
+) -> Floats:
+    """Inner products of pairs of rows, ``a[at_a[e]] @ b[at_b[e]]``, without a copy of the rows, on one thread.
 
-    def apply(p: Floats) -> Floats:
-        image = p @ system.gram
-        for piece in pieces:
-            inner = _inner(vectors[piece], p[piece])
-            inner *= extra[piece]
-            image[piece] += np.matmul(inner, vectors[piece])[:, 0]
-        return image
+    Parameters
+    ----------
+    a : ndarray of shape (n, n_factors), float32
+    at_a : ndarray of shape (n_pairs,), int64
+        Valid: this is not checked; so with `at_b`.
+    b : ndarray of shape (m, n_factors), float32
+    at_b : ndarray of shape (n_pairs,), int64
+    products : ndarray of shape (n_pairs,), float32
+        It is written over.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,), float32
+        `products`.
+
+    Examples
+    --------
+    >>> a, b = np.eye(2, dtype=np.float32), np.array([[2, 3]], dtype=np.float32)
+    >>> pair_products(a, np.array([1, 0]), b, np.array([0, 0]), np.empty(2, dtype=np.float32))
+    array([3., 2.], dtype=float32)
+    """
+    import faiss
+
+    arrays = [np.ascontiguousarray(array) for array in (a, at_a, b, at_b)]
+    places = [faiss.swig_ptr(array) for array in (*arrays, products)]
+    n_threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    faiss.pairwise_indexed_inner_product(a.shape[1], len(products), *places)  # type: ignore[attr-defined]
+    faiss.omp_set_num_threads(n_threads)
+    return products
+
+
+def solve_by_gradients(system: System, positives: Csr, rows: slice, x: Floats, steps: int) -> Floats:
+    """Conjugate gradient steps from `x`, which is changed, for consecutive rows of a matrix."""
+    starts = positives.indptr[rows.start : rows.stop + 1]
+    entries = slice(starts[0], starts[-1])
+    extra = np.float32(system.alpha) * positives.data[entries]
+    # Of the shape of these rows: each pass writes what it weighs the columns' vectors by into its data.
+    part = Csr((extra.copy(), positives.indices[entries], starts - starts[0]), shape=(len(x), len(system.fixed)))
+    of_rows = np.repeat(np.arange(len(x)), np.diff(starts))
+    of_columns = part.indices.astype(np.int64)
+    ones = np.ones(len(system.fixed), dtype=np.float32)
+
+    def multiply(p: Floats) -> Floats:
+        inner = pair_products(p, of_rows, system.fixed, of_columns, part.data)
+        inner *= extra
+        return np.asarray(part @ system.fixed + p @ system.gram)
 
     def curvature(p: Floats) -> Floats:
-        inner = _inner(vectors, p)[:, 0]
-        return _dots(p @ system.gram, p) + _dots(inner * extra[:, 0], inner)
+        inner = pair_products(p, of_rows, system.fixed, of_columns, part.data)
+        inner *= inner
+        inner *= extra
+        return np.asarray(part @ ones + _dots(p @ system.gram, p))
 
-    # b - A x: a positive adds c - (c - 1) x.y times its vector; padding adds nothing.
-    residual = -(x @ system.gram)
-    for piece in pieces:
-        inner = _inner(vectors[piece], x[piece])
-        np.subtract(1, inner, out=inner)
-        inner *= extra[piece]
-        inner += block.weights[piece, None] > 0
-        residual[piece] += np.matmul(inner, vectors[piece])[:, 0]
+    # b - A x: a positive adds c - (c - 1) x.y times its vector.
+    inner = pair_products(x, of_rows, system.fixed, of_columns, part.data)
+    np.subtract(1, inner, out=inner)
+    inner *= extra
+    inner += 1
+    residual = np.asarray(part @ system.fixed - x @ system.gram)
     if system.pull is not None:
-        residual += system.pull[block.rows]
-    return _conjugate_gradients(apply, curvature, x, residual, steps)
-
-
-def _inner(vectors: Floats, x: Floats) -> Floats:
-    """Inner products of each row's vectors with its own, (b, 1, length)."""
-    inner: Floats = (vectors @ x[:, :, None]).transpose(0, 2, 1)
-    return inner
+        residual += system.pull[rows]
+    return _conjugate_gradients(multiply, curvature, x, residual, steps)
 
 
 def _dots(a: Floats, b: Floats) -> Floats:
@@ -135,7 +158,7 @@ def _dots(a: Floats, b: Floats) -> Floats:
 
 
 def _conjugate_gradients(
-    apply: Callable[[Floats], Floats],
+    multiply: Callable[[Floats], Floats],
     curvature: Callable[[Floats], Floats],
     x: Floats,
     residual: Floats,
@@ -143,12 +166,12 @@ def _conjugate_gradients(
 ) -> Floats:
     """Steps of the conjugate gradient method on every row of `x` at once; changes `x` and `residual`.
 
-    `apply` multiplies with A, `curvature` gives p'Ap: all that the last step asks for, in half the passes.
+    `multiply` does so with A, `curvature` gives p'Ap: all that the last step asks for, in half the passes.
     """
     direction = residual.copy()
     squared = _dots(residual, residual)
     for left in reversed(range(steps)):
-        image = apply(direction) if left else None
+        image = multiply(direction) if left else None
         curved = curvature(direction) if image is None else _dots(direction, image)
         open_ = (squared > TINY) & (curved > 0)
         length = np.divide(squared, curved, out=np.zeros_like(squared), where=open_)[:, None]

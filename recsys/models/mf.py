@@ -16,7 +16,7 @@ from recsys._sparse import Csr, keep, random_places
 from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
-from recsys.models._als import als_directions, als_half_step, pad_rows
+from recsys.models._als import als_directions, als_half_step
 from recsys.models._bpr import bpr_epoch, pool_histories
 from recsys.models._feature_prior import FeaturePrior
 from recsys.topk import single_threaded_blas
@@ -174,7 +174,7 @@ class MatrixFactorization(VectorRecommender):
         return factors
 
     def _alternate(self, data: TrainingData, users: Floats, items: Floats, n_rounds: int) -> None:
-        by_user, by_item = pad_rows(data.matrix, self.n_factors), pad_rows(data.matrix.T.tocsr(), self.n_factors)
+        by_user, by_item = data.matrix, data.matrix.T.tocsr()
         hot_users, hot_items = _hot(data.matrix)
         user_prior = FeaturePrior(data.user_features.matrix[hot_users], self.n_factors, self.feature_l2)
         item_prior = FeaturePrior(data.item_features.matrix[hot_items], self.n_factors, self.feature_l2)

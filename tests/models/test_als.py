@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import tracemalloc
 from typing import Any
+from unittest import mock
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 
 from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError
-from recsys.models import _als_systems
+from recsys.models import _als, _als_systems
 from recsys.models._als import als_directions, als_half_step, als_loss, pad_rows
+from recsys.models._als_systems import pair_products
 
 
 def random_matrix(seed: int, shape: tuple[int, int], density: float = 0.2) -> Csr:
@@ -111,14 +114,35 @@ def test_gradient_steps_are_those_of_the_textbook(seed: int, shape: tuple[int, i
 @pytest.mark.usefixtures("tiny_blocks")
 @pytest.mark.parametrize("seed", range(5))
 def test_cut_into_small_blocks_and_pieces(seed: int) -> None:
-    matrix, fixed, start = random_matrix(seed, (40, 60), 0.4), random_vectors(seed, 60, 5), random_vectors(1, 40, 5)
+    matrix, fixed = random_matrix(seed, (40, 60), 0.4), random_vectors(seed, 60, 5)
     padded = pad_rows(matrix, 5)
     lengths = [block.columns.shape[1] for block in padded.blocks]
     assert min(lengths) < padded.slots < max(lengths)
-    got = als_half_step(padded, fixed, alpha=3.0, regularization=1.0, solver="cholesky")
+    got = als_half_step(matrix, fixed, alpha=3.0, regularization=1.0, solver="cholesky")
     np.testing.assert_allclose(got, exact(matrix, fixed, 3.0, 1.0), rtol=2e-3, atol=2e-4)
-    got = als_half_step(padded, fixed, start, alpha=3.0, regularization=1.0)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 200), st.tuples(st.integers(1, 40), st.integers(1, 30)))
+def test_shares_cover_every_row(seed: int, share: int, shape: tuple[int, int]) -> None:
+    matrix, fixed, start = (
+        random_matrix(seed, shape, 0.4),
+        random_vectors(seed, shape[1], 5),
+        random_vectors(1, shape[0], 5),
+    )
+    with mock.patch.object(_als, "SHARE", share):
+        got = als_half_step(matrix, fixed, start, alpha=3.0, regularization=1.0, n_jobs=2)
     np.testing.assert_allclose(got, gradient_steps(matrix, fixed, start, 3.0, 1.0, 3), rtol=2e-3, atol=2e-4)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 200), st.integers(1, 70), st.sampled_from(["C", "F"]))
+def test_products_of_pairs(seed: int, n_pairs: int, width: int, order: Any) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal((n, width)).astype(np.float32, order=order) for n in (7, 3))
+    at_a, at_b = rng.integers(0, 7, n_pairs), rng.integers(0, 3, n_pairs)
+    before = faiss.omp_get_max_threads()
+    got = pair_products(a, at_a, b, at_b, np.full(n_pairs, np.nan, dtype=np.float32))
+    np.testing.assert_allclose(got, (a[at_a] * b[at_b]).sum(axis=1), rtol=1e-4, atol=1e-4)
+    assert faiss.omp_get_max_threads() == before
 
 
 def test_many_gradient_steps_reach_the_exact_solution_and_stay() -> None:
@@ -168,16 +192,16 @@ def test_an_explicit_zero_is_no_positive(solver: Any) -> None:
 
 
 @pytest.mark.parametrize("solver", ["cg", "cholesky"])
-def test_the_same_bits_again_and_on_any_number_of_threads(solver: Any) -> None:
+def test_the_same_bits_again_and_on_any_number_of_threads(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix, fixed, start = random_matrix(0, (900, 400)), random_vectors(0, 400, 32), random_vectors(1, 900, 32)
     before = start.copy()
+    monkeypatch.setattr(_als, "SHARE", 5_000)
 
-    def solve(matrix: Any, n_jobs: int | None) -> bytes:
+    def solve(n_jobs: int | None) -> bytes:
         answer = als_half_step(matrix, fixed, start, alpha=1.0, regularization=1.0, solver=solver, n_jobs=n_jobs)
         return answer.tobytes()
 
-    one = solve(matrix, None)
-    assert {solve(each, n_jobs) for each in (matrix, pad_rows(matrix, 32)) for n_jobs in (1, 2, 3, 3)} == {one}
+    assert {solve(n_jobs) for n_jobs in (1, 2, 3, 3)} == {solve(None)}
     np.testing.assert_array_equal(start, before)
 
 
@@ -223,10 +247,10 @@ def test_a_very_long_row_takes_no_more_memory(solver: Any) -> None:
     n, f = 800_000, 16
     rng = np.random.default_rng(0)
     fixed = rng.standard_normal((n, f), dtype=np.float32)
-    padded = pad_rows(Csr(np.ones((1, n), dtype=np.float32)), f)
+    matrix = Csr(np.ones((1, n), dtype=np.float32))
     settings: dict[str, Any] = {"alpha": 1.0, "regularization": 1.0, "solver": solver}
     tracemalloc.start()
-    got = als_half_step(padded, fixed, cg_steps=30, **settings)
+    got = als_half_step(matrix, fixed, cg_steps=30, **settings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * _als_systems.BLOCK_BYTES < fixed.nbytes
@@ -244,14 +268,6 @@ def test_priors_draw_and_columns_that_do_not_count(solver: Any) -> None:
     settings: dict[str, Any] = {"alpha": 2.0, "regularization": 3.0, "prior": prior, "gram": gram}
     got = als_half_step(matrix, fixed, solver=solver, cg_steps=40, **settings)
     expected = exact_with_prior(matrix, fixed, prior, counted, 2.0, 3.0)
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_one_row_too_long_to_gather_is_drawn_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_als_systems, "BLOCK_BYTES", 4 * 4 * 5)
-    matrix, fixed, prior = random_matrix(3, (25, 30)), random_vectors(1, 30, 4), random_vectors(2, 25, 4)
-    got = als_half_step(matrix, fixed, alpha=2.0, regularization=3.0, prior=prior, cg_steps=40)
-    expected = exact_with_prior(matrix, fixed, prior, np.arange(30) >= 0, 2.0, 3.0)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
