@@ -70,7 +70,7 @@ TIMED = {
 METRICS = ("HR", "Recall", "NDCG")
 
 # Of these, `random` and `random-by-user` choose.
-PENALTIES = (100.0, 200.0, 400.0, 800.0)
+PENALTIES = (100.0, 200.0, 400.0, 800.0, 1600.0)
 
 Row = dict[str, Any]
 

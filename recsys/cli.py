@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recsys import __version__
 from recsys.exceptions import InvalidInputError, RecsysError, RecsysWarning, did_you_mean, examples
 
 if TYPE_CHECKING:
@@ -60,8 +61,18 @@ BASELINE = "Popularity"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"recsys {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _recsys() -> None:
+def _recsys(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version and exit.")
+    ] = False,
+) -> None:
     """Recommendations for new users and new items."""
 
 

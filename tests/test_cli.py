@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from recsys import EASE, ContentEASE, ContentKNN, Popularity, cli
+from recsys import EASE, ContentEASE, ContentKNN, Popularity, __version__, cli
 from recsys.datasets import make_movielens_like
 from recsys.evaluation import Evaluator, ItemColdSplit, LeaveLastOut, RandomSplit, Report
 
@@ -324,6 +324,11 @@ def test_the_command_is_there_by_both_names(data: Any, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     assert "recsys = recsys.__main__:main" in (ROOT / "setup.cfg").read_text()
+
+
+def test_the_version() -> None:
+    told = CliRunner().invoke(cli.app, ["--version"])
+    assert (told.exit_code, told.stdout) == (0, f"recsys {__version__}\n")
 
 
 def test_help_loads_none_of_the_libraries_and_a_missing_typer_is_told_of() -> None:

@@ -290,7 +290,8 @@ class Evaluation:
             return {}
         metrics = self.metrics_in(scenario)
         values = rows.pivot_table(metrics, "user_id", "model", observed=True, sort=False)
-        return {metric: cast("pd.DataFrame", values[metric]) for metric in metrics}
+        # A metric that nobody has is no column of the pivot.
+        return {metric: cast("pd.DataFrame", values[metric]) for metric in metrics if metric in values}
 
     def _rows(self, by_model: dict[str, pd.DataFrame]) -> pd.DataFrame:
         """Means of the models of a scenario, and differences from the baseline; all share the resamples of users."""

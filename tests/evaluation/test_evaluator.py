@@ -282,6 +282,9 @@ def test_comparing_what_was_not_measured_is_refused(evaluation: Evaluation) -> N
         evaluation.compare("Content", "EASE", "last", "NDCG@10")
     with pytest.raises(InvalidInputError, match=r"Nothing was measured for .*, metric 'NDCG'"):
         evaluation.values("leave-last-out", "NDCG")
+    nobody = replace(evaluation, per_user=evaluation.per_user.assign(**{"NDCG@10": np.nan}))
+    with pytest.raises(InvalidInputError, match=r"Nothing was measured for .*, metric 'NDCG@10'"):
+        nobody.values("leave-last-out", "NDCG@10")
 
 
 def test_values_of_users_are_means_over_seeds(evaluation: Evaluation) -> None:
