@@ -342,8 +342,12 @@ def run_on_threads(function: Callable[[Task], None], tasks: Sequence[Task], n_jo
 
 
 @cache
-def _thread_pools() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas_pools() -> tuple[ThreadpoolController, ThreadpoolController]:
+    """Libraries with one pool for the process, and those on OpenMP, in which every thread has its own limit."""
+    libraries = ThreadpoolController().select(user_api="blas")
+    own = libraries.select(threading_layer="openmp")
+    others = [library.filepath for library in libraries.lib_controllers if library not in own.lib_controllers]
+    return libraries.select(filepath=others), own
 
 
 _blas_lock = threading.Lock()
@@ -373,11 +377,13 @@ def single_threaded_blas() -> Iterator[None]:
     with _blas_lock:
         if _blas_holders == 0:
             _lift_claims()
-            _blas_limit = _thread_pools().limit(limits=1, user_api="blas")
+            _blas_limit = _blas_pools()[0].limit(limits=1)
         _blas_holders += 1
+    own_limit = _blas_pools()[1].limit(limits=1)
     try:
         yield
     finally:
+        own_limit.restore_original_limits()
         with _blas_lock:
             _blas_holders -= 1
             if _blas_holders == 0:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import tracemalloc
 from typing import Any
@@ -303,6 +305,30 @@ def test_blas_keeps_to_one_thread_until_the_last_context_is_left() -> None:
     assert blas_threads() == {1}
     second.__exit__(None, None, None)
     assert blas_threads() == before
+
+
+def test_each_thread_gets_its_own_limit_back() -> None:
+    code = """if True:
+        import threading
+        import faiss
+        from recsys.topk import single_threaded_blas
+        faiss.omp_set_num_threads(2)
+        leave = threading.Event()
+        def hold():
+            with single_threaded_blas():
+                entered.set()
+                leave.wait(30)
+        entered = threading.Event()
+        other = threading.Thread(target=hold)
+        with single_threaded_blas():
+            other.start()
+            entered.wait(30)
+        leave.set()
+        other.join()
+        assert faiss.omp_get_max_threads() == 2, faiss.omp_get_max_threads()
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])

@@ -40,6 +40,8 @@ from recsys.vocabulary import Vocabulary
 __all__ = ["Evaluator"]
 
 # Results do not depend on these, or by the splits alone.
+# Names by which features are known elsewhere, `fit` for one.
+MISNAMED = {"user_features": "users", "user": "users", "item_features": "items", "item": "items"}
 _NO_PART_OF_A_RESULT = {"splitters", "seeds", "baseline", "n_resamples", "confidence", "verbose", "n_jobs", "store"}
 
 
@@ -288,6 +290,8 @@ class Evaluator:
             if not len(interactions):
                 raise InvalidInputError(
                     f"`min_rating` is {self.min_rating}, above every rating; the best is {rated.max()}: lower it."
+                    if rated.notna().any()
+                    else "`min_rating` is given, but every rating is missing; expected numbers: leave `min_rating` out."
                 )
         for splitter in [each for each in self.splitters if getattr(each, "_needs_times", False)]:
             if "timestamp" not in interactions.columns:
@@ -380,6 +384,10 @@ def _part(data: Any, name: str) -> Any:
 
 
 def _interactions(data: Any) -> pd.DataFrame:
+    # Else models would go without features, and nobody would know.
+    for wrong, right in MISNAMED.items():
+        if _part(data, wrong) is not None:
+            raise InvalidInputError(f"`data` has {wrong!r}; expected features by the name of {right!r}: rename it.")
     interactions = _part(data, "interactions")
     if not isinstance(interactions, pd.DataFrame):
         raise InvalidTypeError(

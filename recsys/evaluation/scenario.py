@@ -283,6 +283,9 @@ def _times(groups: Any, n: int, who: str) -> Times:
         )
     # What pandas keeps as an extension becomes plain; large unsigned numbers stay what they are.
     times: Times = index.to_numpy(dtype={"i": np.int64, "u": np.uint64, "f": np.float64}[index.dtype.kind])
+    if not np.isfinite(times).all():
+        where = examples(np.flatnonzero(~np.isfinite(times)))
+        raise InvalidInputError(f"`groups` holds infinite timestamps (rows {where}); expected finite ones.")
     return times
 
 

@@ -64,7 +64,7 @@ EXPECTED_METRICS: dict[str, Callable[[TiedRanks, core.Codes, int], core.Values]]
 
 
 def _mrr(misses: core.Values) -> core.Values:
-    first: core.Values = -np.diff(misses, axis=1, prepend=1.0)
+    first: core.Values = np.diff(-misses, axis=1, prepend=-1.0)
     return core.total(first / np.arange(1, misses.shape[1] + 1))
 
 

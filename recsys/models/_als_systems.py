@@ -49,7 +49,7 @@ def make_system(
 ) -> System:
     """The system of a half step: its arguments are those of `als_half_step`."""
     fixed = np.ascontiguousarray(fixed, dtype=np.float32)
-    gram = fixed.T @ fixed if gram is None else gram
+    gram = fixed.T @ fixed if gram is None else gram.astype(np.float32, copy=False)
     penalised = gram + np.float32(regularization) * np.eye(fixed.shape[1], dtype=np.float32)
     pull = None if prior is None else np.float32(regularization) * prior
     return System(fixed, penalised, alpha, pull)
@@ -113,8 +113,10 @@ def pair_products(
     places = [faiss.swig_ptr(array) for array in (*arrays, products)]
     n_threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
-    faiss.pairwise_indexed_inner_product(a.shape[1], len(products), *places)  # type: ignore[attr-defined]
-    faiss.omp_set_num_threads(n_threads)
+    try:
+        faiss.pairwise_indexed_inner_product(a.shape[1], len(products), *places)  # type: ignore[attr-defined]
+    finally:
+        faiss.omp_set_num_threads(n_threads)
     return products
 
 

@@ -219,6 +219,14 @@ def test_bad_input_is_refused(data: Any, options: dict[str, Any], models: dict[s
 
 def test_what_is_no_data_is_refused(data: Any) -> None:
     evaluator = Evaluator([LeaveLastOut()], n_resamples=10)
+    for wrong, right in (("user_features", "users"), ("item", "items")):
+        with pytest.raises(
+            InvalidInputError, match=f"`data` has '{wrong}'; expected features by the name of '{right}'"
+        ):
+            evaluator.evaluate(MODELS, {"interactions": data.interactions, wrong: data[right]})
+    unrated = data.interactions.assign(rating=np.nan)
+    with pytest.raises(InvalidInputError, match="`min_rating` is given, but every rating is missing"):
+        Evaluator([LeaveLastOut()], min_rating=4).evaluate(MODELS, {"interactions": unrated})
     with pytest.raises(InvalidTypeError, match=r"`data` is of type list and has no frame `interactions`; .* Bunch"):
         evaluator.evaluate(MODELS, [data.interactions])
     renamed = data.interactions.rename(columns={"user_id": "customer"})

@@ -130,5 +130,7 @@ def test_times_must_be_times() -> None:
         check_leaks(X, split, [1, 2])
     with pytest.raises(InvalidInputError, match=r"`groups` holds missing timestamps \(rows 1\)"):
         check_leaks(X, split, [1, None, 3, 4, 5, 6])
+    with pytest.raises(InvalidInputError, match=r"`groups` holds infinite timestamps \(rows 2\); expected finite ones"):
+        check_leaks(X, split, [1, 2, np.inf, 4, 5, 6])
     with pytest.raises(InvalidTypeError, match="expected timestamps, as numbers or datetimes"):
         check_leaks(X, split, list("abcdef"))

@@ -146,3 +146,9 @@ def test_unknown_relevance_is_not_taken_for_a_hit() -> None:
 def test_scores_of_rows_of_unequal_length_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"`scores` is no array .*; expected numbers of shape"):
         score_metrics([[1.0, 2.0], [1.0]], np.eye(2))
+
+
+def test_nothing_to_find_is_a_plain_zero() -> None:
+    found = score_metrics([[1.0, 1.0, -np.inf]], [[0, 0, 1]], k=3, metrics=["MRR"], ties="expected").to_numpy()
+    assert found == 0
+    assert not np.signbit(found)

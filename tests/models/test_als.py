@@ -283,6 +283,15 @@ def test_directions_give_the_scores_part_by_part() -> None:
     np.testing.assert_allclose(scores, (solved * targets).sum(axis=1), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_any_type_of_number(solver: Any) -> None:
+    matrix, fixed = random_matrix(3, (25, 30)), random_vectors(1, 30, 4)
+    settings: dict[str, Any] = {"alpha": 2.0, "regularization": 3.0, "solver": solver}
+    expected = als_half_step(matrix, fixed, gram=fixed.T @ fixed, **settings)
+    got = als_half_step(matrix.astype(np.float64), fixed, gram=(fixed.T @ fixed).astype(np.float64), **settings)
+    np.testing.assert_array_equal(got, expected)
+
+
 def test_bad_input() -> None:
     matrix, fixed = random_matrix(0, (20, 30)), random_vectors(0, 30, 4)
     solver: Any = "lu"
