@@ -366,7 +366,8 @@ def _lift_claims() -> None:
 def single_threaded_blas() -> Iterator[None]:
     """Hold BLAS to one thread: its sums then come in one order, and it leaves the cores to our own threads.
 
-    The limit is the whole process's. Contexts may overlap in time on several threads: the last to leave lifts it.
+    The limit is the whole process's: contexts may overlap in time on several threads, and the last to leave lifts it.
+    BLAS on OpenMP has a limit for each thread: of such, that of the thread that calls.
 
     Examples
     --------
@@ -379,11 +380,13 @@ def single_threaded_blas() -> Iterator[None]:
             _lift_claims()
             _blas_limit = _blas_pools()[0].limit(limits=1)
         _blas_holders += 1
-    own_limit = _blas_pools()[1].limit(limits=1)
     try:
-        yield
+        own_limit = _blas_pools()[1].limit(limits=1)
+        try:
+            yield
+        finally:
+            own_limit.restore_original_limits()
     finally:
-        own_limit.restore_original_limits()
         with _blas_lock:
             _blas_holders -= 1
             if _blas_holders == 0:

@@ -39,9 +39,9 @@ from recsys.vocabulary import Vocabulary
 
 __all__ = ["Evaluator"]
 
-# Results do not depend on these, or by the splits alone.
 # Names by which features are known elsewhere, `fit` for one.
 MISNAMED = {"user_features": "users", "user": "users", "item_features": "items", "item": "items"}
+# Results do not depend on these, or by the splits alone.
 _NO_PART_OF_A_RESULT = {"splitters", "seeds", "baseline", "n_resamples", "confidence", "verbose", "n_jobs", "store"}
 
 
@@ -287,7 +287,7 @@ class Evaluator:
                     f"Column 'rating' of `data.interactions` has dtype {rated.dtype}; expected numbers."
                 )
             interactions = interactions[rated >= self.min_rating].reset_index(drop=True)
-            if not len(interactions):
+            if len(rated) and not len(interactions):
                 raise InvalidInputError(
                     f"`min_rating` is {self.min_rating}, above every rating; the best is {rated.max()}: lower it."
                     if rated.notna().any()
@@ -305,9 +305,9 @@ class Evaluator:
                     f"Column 'timestamp' of `data.interactions` has dtype {times.dtype}, but {type(splitter).__name__} "
                     f"goes by time; expected numbers or datetimes: use pd.to_datetime."
                 )
-            if unknown := int(times.isna().sum()):
+            if unknown := int((times.isna() | times.isin([np.inf, -np.inf])).sum()):
                 raise InvalidInputError(
-                    f"Column 'timestamp' of `data.interactions` is missing in {unknown} rows, but "
+                    f"Column 'timestamp' of `data.interactions` is missing or infinite in {unknown} rows, but "
                     f"{type(splitter).__name__} goes by time; expected it in every row: drop these rows, or leave "
                     f"that splitter out."
                 )
@@ -384,16 +384,16 @@ def _part(data: Any, name: str) -> Any:
 
 
 def _interactions(data: Any) -> pd.DataFrame:
-    # Else models would go without features, and nobody would know.
-    for wrong, right in MISNAMED.items():
-        if _part(data, wrong) is not None:
-            raise InvalidInputError(f"`data` has {wrong!r}; expected features by the name of {right!r}: rename it.")
     interactions = _part(data, "interactions")
     if not isinstance(interactions, pd.DataFrame):
         raise InvalidTypeError(
             f"`data` is of type {type(data).__name__} and has no frame `interactions`; expected a Bunch or dict of "
             f"frames, such as fetch_movielens gives: make one of yours with sklearn.utils.Bunch(interactions=...)."
         )
+    # Else models would go without features, and nobody would know.
+    for wrong, right in MISNAMED.items():
+        if isinstance(_part(data, wrong), (pd.DataFrame, FeatureTable)):
+            raise InvalidInputError(f"`data` has features as {wrong!r}; expected them by the name of {right!r}.")
     missing = [name for name in ("user_id", "item_id") if name not in interactions.columns]
     if missing:
         raise InvalidInputError(

@@ -169,7 +169,7 @@ def als_half_step(
             f"`matrix`, `fixed`, `current` and `prior` have the shapes {matrix.shape}, {fixed.shape}, {of_rows[0]} and "
             f"{of_rows[1]}; expected (n, m), (m, n_factors), (n, n_factors) and (n, n_factors)."
         )
-    matrix = _positives(matrix).astype(np.float32, copy=False)
+    matrix = _positives(matrix.astype(np.float32, copy=False))
     system = make_system(fixed, gram, alpha, regularization, prior)
     answer = np.zeros((n_rows, n_factors), dtype=np.float32)
 

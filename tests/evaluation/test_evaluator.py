@@ -221,9 +221,11 @@ def test_what_is_no_data_is_refused(data: Any) -> None:
     evaluator = Evaluator([LeaveLastOut()], n_resamples=10)
     for wrong, right in (("user_features", "users"), ("item", "items")):
         with pytest.raises(
-            InvalidInputError, match=f"`data` has '{wrong}'; expected features by the name of '{right}'"
+            InvalidInputError, match=f"`data` has features as '{wrong}'; expected them by the name of '{right}'"
         ):
             evaluator.evaluate(MODELS, {"interactions": data.interactions, wrong: data[right]})
+    named = {"interactions": data.interactions, "user": "me"}
+    assert not evaluator.evaluate(MODELS, named).table().empty
     unrated = data.interactions.assign(rating=np.nan)
     with pytest.raises(InvalidInputError, match="`min_rating` is given, but every rating is missing"):
         Evaluator([LeaveLastOut()], min_rating=4).evaluate(MODELS, {"interactions": unrated})
@@ -499,8 +501,11 @@ def test_a_split_by_time_asks_for_times(data: Any) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, timeless)
     rows = data.interactions.assign(timestamp=data.interactions["timestamp"].where(data.interactions.index > 2))
+    rows.loc[0, "timestamp"] = np.inf
     holes = {"interactions": rows, "users": None, "items": None}
-    message = r"^Column 'timestamp' of `data.interactions` is missing in 3 rows, but LeaveLastOut goes by time"
+    message = (
+        r"^Column 'timestamp' of `data.interactions` is missing or infinite in 3 rows, but LeaveLastOut goes by time"
+    )
     with pytest.raises(InvalidInputError, match=message):
         Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, holes)
     assert len(Evaluator([RandomSplit()]).evaluate({"Popularity": Popularity()}, holes).table())
