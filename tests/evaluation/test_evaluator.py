@@ -501,8 +501,8 @@ def test_a_split_by_time_asks_for_times(data: Any) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, timeless)
     rows = data.interactions.assign(timestamp=data.interactions["timestamp"].where(data.interactions.index > 2))
-    rows.loc[0, "timestamp"] = np.inf
-    holes = {"interactions": rows, "users": None, "items": None}
+    infinite = rows["timestamp"].where(data.interactions.index > 0, np.inf)
+    holes = {"interactions": rows.assign(timestamp=infinite), "users": None, "items": None}
     message = (
         r"^Column 'timestamp' of `data.interactions` is missing or infinite in 3 rows, but LeaveLastOut goes by time"
     )
