@@ -397,8 +397,8 @@ class BaseRecommender(EstimatorState):
     def score(self, X: Any, y: Any = None) -> float:
         """Mean NDCG@10 of what is recommended to the users of `X`, whose positives are the relevant items.
 
-        What a user has seen in `fit` is not recommended; users without positives in `X` are left out. To a model that
-        uses context, a user in each context is one to be served.
+        What a user has seen in `fit` is not recommended, so the rows of `fit` themselves score 0: pass others. Users
+        without positives in `X` are left out. To a model that uses context, a user in each context is one to be served.
 
         Parameters
         ----------
