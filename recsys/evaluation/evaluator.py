@@ -305,7 +305,8 @@ class Evaluator:
                     f"Column 'timestamp' of `data.interactions` has dtype {times.dtype}, but {type(splitter).__name__} "
                     f"goes by time; expected numbers or datetimes: use pd.to_datetime."
                 )
-            if unknown := int((times.isna() | times.isin([np.inf, -np.inf])).sum()):
+            infinite = times.isin([np.inf, -np.inf]) if times.dtype.kind == "f" else False
+            if unknown := int((times.isna() | infinite).sum()):
                 raise InvalidInputError(
                     f"Column 'timestamp' of `data.interactions` is missing or infinite in {unknown} rows, but "
                     f"{type(splitter).__name__} goes by time; expected it in every row: drop these rows, or leave "

@@ -182,8 +182,8 @@ def als_half_step(
         for block in blocks:
             answer[block.rows] = solve_exactly(system, block, scratch)
 
-    # Shares do not depend on the number of threads, nor do, with them, the last bits of the answer.
     if solver == "cg":
+        # Shares do not depend on the number of threads, nor do, with them, the last bits of the answer.
         cost = np.cumsum(np.diff(matrix.indptr) + ROW_COST)
         bounds = [0, *(np.flatnonzero(np.diff(cost // SHARE)) + 1), n_rows]
         run_on_threads(step, [slice(*ends) for ends in pairwise(bounds)], n_jobs)
@@ -229,10 +229,10 @@ def als_factors(
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    by_row, by_column = matrix, matrix.T.tocsr()
+    by_column = matrix.T.tocsr()
     rows, columns = ((rng.standard_normal((n, n_factors)) / 100).astype(np.float32) for n in matrix.shape)
     for _ in range(n_rounds):
-        rows = als_half_step(by_row, columns, rows, alpha=alpha, regularization=regularization, n_jobs=n_jobs)
+        rows = als_half_step(matrix, columns, rows, alpha=alpha, regularization=regularization, n_jobs=n_jobs)
         columns = als_half_step(by_column, rows, columns, alpha=alpha, regularization=regularization, n_jobs=n_jobs)
     return rows, columns
 

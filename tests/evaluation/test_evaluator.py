@@ -509,6 +509,9 @@ def test_a_split_by_time_asks_for_times(data: Any) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, holes)
     assert len(Evaluator([RandomSplit()]).evaluate({"Popularity": Popularity()}, holes).table())
+    arrow = pd.to_datetime(data.interactions["timestamp"], unit="s").astype("timestamp[ns][pyarrow]")
+    with pytest.raises(InvalidTypeError, match=r"timestamp\[ns\]\[pyarrow\]; expected timestamps"):
+        Evaluator([LeaveLastOut()]).evaluate(MODELS, {"interactions": data.interactions.assign(timestamp=arrow)})
     texts = holes | {"interactions": rows.assign(timestamp=pd.to_datetime(rows["timestamp"], unit="s").astype(str))}
     message = (
         r"^Column 'timestamp' of `data.interactions` has dtype .*, but LeaveLastOut goes by time; expected numbers"
