@@ -180,7 +180,7 @@ def markdown(values: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Simulate from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=2_000, help="data sets a row (default: %(default)s)")
+    parser.add_argument("--sets", type=int, default=4_000, help="data sets a row (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=1_000, help="of each test (default: %(default)s)")
     parser.add_argument("--users", type=int, nargs="+", default=list(N_USERS))
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the written tables")
