@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recsys._kinds import holds_dates
+from recsys._kinds import holds_dates, without_arrow
 from recsys._sparse import Csr, empty_csr, to_csr
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 from recsys.vocabulary import Vocabulary, as_ids
@@ -172,6 +172,7 @@ def _plain(column: pd.Series) -> pd.Series:
         column = column.astype(object if column.isna().any() else column.dtype.categories.dtype)
     if isinstance(column.dtype, pd.SparseDtype):
         column = column.astype(column.dtype.subtype)
+    column = without_arrow(column)
     if column.dtype == object:
         column = column.infer_objects()
     kinds = (pd.Interval, pd.Period)

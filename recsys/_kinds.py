@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-__all__ = ["KINDS", "holds_dates", "holds_written_lists", "infer_kind"]
+__all__ = ["KINDS", "holds_dates", "holds_written_lists", "infer_kind", "without_arrow"]
 
 KINDS = ("numeric", "categorical", "multi_hot", "text", "vector")
 
@@ -84,6 +84,33 @@ def holds_written_lists(column: pd.Series) -> bool:
 def holds_dates(values: pd.Series) -> bool:
     """Whether values, none of them missing, are dates or points in time."""
     return values.dtype.kind == "M" or pd.api.types.infer_dtype(values, skipna=True) in ("date", "datetime")
+
+
+def without_arrow(values: pd.Series) -> pd.Series:
+    """Points in time and halves as NumPy keeps them, where Arrow does; anything else as it is.
+
+    Parameters
+    ----------
+    values : pandas.Series
+
+    Returns
+    -------
+    pandas.Series
+        Of times with a zone, the points in time, without the zone: in UTC.
+
+    Examples
+    --------
+    >>> times = pd.Series(pd.to_datetime(["2001-09-09 01:46:40"])).astype("timestamp[ns][pyarrow]")
+    >>> without_arrow(times).dtype
+    dtype('<M8[ns]')
+    """
+    if not isinstance(values.dtype, pd.ArrowDtype):
+        return values
+    if values.dtype.kind == "M":
+        plain = values.to_numpy(dtype=values.dtype.numpy_dtype, na_value=np.datetime64("NaT"))
+        return pd.Series(plain, index=values.index, name=values.name)
+    # Few of pandas' methods work on these.
+    return values.astype("float64") if values.dtype.numpy_dtype == np.float16 else values
 
 
 def _look_like_vectors(values: pd.Series) -> bool:

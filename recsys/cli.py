@@ -54,6 +54,8 @@ SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
     "both-cold": ("BothColdSplit", {}),
     "sparse": ("SparseSubset", {}),
 }
+# Without times no row is the last, or later than others.
+OF_TIMES = ("leave-last-out", "time")
 # Without content no model can rank new items.
 OF_NEW_ITEMS = ("item-cold", "both-cold")
 BASELINE = "Popularity"
@@ -186,6 +188,11 @@ def _splitters(scenarios: list[str], rows: pd.DataFrame, items_known: bool) -> l
         raise InvalidInputError(
             f"--scenario is {asked[0]!r}, but of new items nothing is known; expected a file of items: add --items."
         )
+    if "timestamp" not in rows and (asked := [name for name in scenarios if name in OF_TIMES]):
+        raise InvalidInputError(
+            f"--scenario is {asked[0]!r}, but the rows have no column 'timestamp'; expected one: name yours with "
+            f"--timestamp-column."
+        )
     first = "leave-last-out" if "timestamp" in rows else "random"
     defaults = [first, "user-cold", *(["item-cold"] if items_known else [])]
     chosen = [SCENARIOS[name] for name in scenarios or defaults]
@@ -234,7 +241,7 @@ def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | 
     times = rows.get("timestamp")
     if times is not None and not pd.api.types.is_numeric_dtype(times.dtype):
         try:
-            rows["timestamp"] = pd.to_datetime(times)
+            rows["timestamp"] = _as_times(times)
         except (ValueError, TypeError) as error:
             raise InvalidInputError(
                 f"Column {columns['timestamp']!r} of {file} holds what is no time ({error}); expected numbers or dates."
@@ -249,12 +256,24 @@ def _interactions(file: Path, asked: dict[str, str | None], min_rating: float | 
     counts = True if min_rating is None else ordered["rating"] >= min_rating
     repeated = ordered.assign(_counts=counts).duplicated(["user_id", "item_id", "_counts"])
     kept = rows.loc[ordered.index[~repeated].sort_values()].reset_index(drop=True)
-    notes = f"{len(kept):,} rows of {file.name}."
+    notes = f"{len(kept):,} rows of {file.name}{'' if 'timestamp' in rows else ', without times'}."
     if repeated.any():
         notes += f" Left out: {repeated.sum():,} rows of pairs of user and item that were there before."
     if min_rating is not None:
         notes += f" Rows rated below {min_rating:g} do not count."
+    elif "rating" in rows:
+        notes += " Rows count whatever their rating."
     return kept, notes
+
+
+def _as_times(values: pd.Series) -> pd.Series:
+    """Dates as points in time: those of ISO 8601 with and without fractions or zones, or others that are all alike."""
+    import pandas as pd
+
+    try:
+        return pd.to_datetime(values, format="ISO8601", utc=True)
+    except ValueError:
+        return pd.to_datetime(values, utc=True)
 
 
 def _features(file: Path | None, part: str, asked: str | None) -> pd.DataFrame | None:

@@ -135,6 +135,27 @@ def test_ids_are_text_and_pairs_count_once_when_they_are_first_there() -> None:
     assert values["splits"][0]["hash"] == split.hash
 
 
+@pytest.mark.parametrize("zone", ["", "+01:00"])
+def test_dates_may_be_written_in_several_ways(zone: str, data: Any) -> None:
+    times = pd.to_datetime(data.interactions["timestamp"], unit="s")
+    data.interactions.assign(timestamp=times).to_parquet("plain.parquet")
+    written = times.dt.strftime("%Y-%m-%d %H:%M:%S").to_numpy(dtype=object)
+    # As `isoformat` does, some have fractions; as clocks do, some are of another zone.
+    written[::3] += ".000000"
+    late = (times + pd.Timedelta(hours=1)).dt.strftime("%Y-%m-%d %H:%M:%S").to_numpy(dtype=object)
+    written[::2] = (late[::2] if zone else written[::2]) + zone
+    written[1::2] += "+00:00" if zone else ""
+    data.interactions.assign(timestamp=written).to_csv("mixed.csv", index=False)
+    arrow = times.dt.as_unit("ns").astype("timestamp[ns][pyarrow]")
+    data.interactions.assign(timestamp=arrow).to_parquet("arrow.parquet")
+    hashes = []
+    for name in ("plain.parquet", "mixed.csv", "arrow.parquet"):
+        done = run(name, "--model", "Popularity", "--scenario", "leave-last-out", "--output", "found")
+        assert done.exit_code == 0, done.stderr
+        hashes.append(json.loads(Path("found/report.json").read_text())["splits"][0]["hash"])
+    assert len(set(hashes)) == 1
+
+
 def test_a_delimiter_at_the_end_of_every_row_moves_no_column(data: Any) -> None:
     Path("plain.csv").write_text(data.interactions[["user_id", "item_id", "rating"]].to_csv(index=False))
     header, *rows = Path("plain.csv").read_text().splitlines()
@@ -162,6 +183,7 @@ def test_without_times_rows_are_held_out_at_random(data: Any) -> None:
     done = run("pairs.csv", "--model", "Popularity")
     assert done.exit_code == 0, done.stderr
     values = json.loads(Path("recsys-report/report.json").read_text())
+    assert values["notes"] == f"{len(data.interactions):,} rows of pairs.csv, without times."
     scenarios = [split["scenario"] for split in values["splits"]]
     assert scenarios[0] == "random"
     assert {name.split(" ")[0] for name in scenarios} == {"random", "user-cold"}
@@ -278,7 +300,7 @@ def test_a_model_that_fails_is_told_of_in_a_line(data: Any, monkeypatch: pytest.
             ["pairs.csv", "--items", "odd.csv"],
             r"'genres' of odd.csv holds what looks like lists, such as '\[Drama\]', but",
         ),
-        (["pairs.csv", "--scenario", "time"], "has no column 'timestamp'"),
+        (["pairs.csv", "--scenario", "time"], "no column 'timestamp'; .* with --timestamp-column"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(arguments: list[object], message: str, data: Any) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from recsys._kinds import without_arrow
 from recsys._requests import read_k
 from recsys.base import BaseRecommender
 from recsys.evaluation._given import Given, check_frames, is_given
@@ -299,7 +300,7 @@ class Evaluator:
                     f"`data.interactions` has no column 'timestamp', only {examples(interactions.columns)}, but "
                     f"{type(splitter).__name__} goes by time; expected one: add it, or leave that splitter out."
                 )
-            times = _column(interactions, "timestamp")
+            times = without_arrow(_column(interactions, "timestamp"))
             if times.dtype.kind not in "iufM":
                 raise InvalidTypeError(
                     f"Column 'timestamp' of `data.interactions` has dtype {times.dtype}, but {type(splitter).__name__} "

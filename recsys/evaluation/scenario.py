@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recsys._kinds import without_arrow
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 from recsys.interactions import as_frame, read_pairs
 from recsys.vocabulary import Vocabulary
@@ -266,7 +267,7 @@ def _times(groups: Any, n: int, who: str) -> Times:
     """Timestamps as numbers, checked."""
     if groups is None:
         raise InvalidInputError(f"`groups` is None, but {who} needs the timestamp of each row: pass them as `groups`.")
-    values = groups if isinstance(groups, (pd.Series, pd.Index)) else np.asarray(groups)
+    values = without_arrow(pd.Series(groups)) if isinstance(groups, (pd.Series, pd.Index)) else np.asarray(groups)
     if values.dtype == np.float16:
         values = values.astype(np.float64)
     if values.ndim != 1 or len(values) != n:

@@ -226,7 +226,8 @@ class AutoRec(VectorRecommender):
         network.start_biases(self._first_biases(targets))
         if warm and self.fitted_kind_ == self.kind and self.network_.sizes["factors"] == self.n_factors:
             _start_from(network, columns, self.network_, self.columns_)
-        self.fitted_kind_ = self.kind
+        self.fitted_kind_, self.fitted_l2_ = self.kind, float(self.l2)
+        self.fitted_unobserved_weight_ = float(self.unobserved_weight)
         trainer = AutoencoderTrainer(network, targets, attributes, self._recipe(targets, warm), seed)
         bar = type(self).__name__ if self.verbose else None
         self.loss_curve_ = run_epochs(trainer, trainer.recipe.n_epochs, self.learning_rate, bar)
@@ -309,8 +310,8 @@ class AutoRec(VectorRecommender):
 
     def _fold_in(self, history: Csr, expected: Floats) -> Floats:
         """By item: the vectors of users that their histories, and what is expected of them, lead to."""
-        targets, l2 = self._targets(history), FOLD_IN_L2 * self.l2
-        return _solve(targets, self.item_vectors_, self.gram_, expected, self.unobserved_weight, l2)
+        targets, l2 = self._targets(history), FOLD_IN_L2 * self.fitted_l2_
+        return _solve(targets, self.item_vectors_, self.gram_, expected, self.fitted_unobserved_weight_, l2)
 
     def _codes_of(self, history: Csr, features: EncodedFeatures, table: Floats | None = None) -> Floats:
         with torch.no_grad():

@@ -63,6 +63,7 @@ class ContentKNN(BaseRecommender):
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
         n_items = data.matrix.shape[1]
+        self.fitted_n_neighbors_ = int(self.n_neighbors)
         self.neighbors_ = self._find_neighbors(np.arange(n_items))
 
     def _items_appended(self) -> None:
@@ -81,7 +82,7 @@ class ContentKNN(BaseRecommender):
             similarity = (unit[chunk] @ pool).toarray()
             itself = hot[None, :] == chunk[:, None]
             similarity[itself | (similarity <= 0)] = -np.inf
-            found, scores = top_k(similarity, self.n_neighbors)[:2]
+            found, scores = top_k(similarity, self.fitted_n_neighbors_)[:2]
             kept = found >= 0
             rows.append(start + np.nonzero(kept)[0])
             columns.append(hot[found[kept]])
@@ -159,6 +160,7 @@ class DemographicKNN(BaseRecommender):
         self.min_rating = min_rating
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
+        self.fitted_n_neighbors_ = int(self.n_neighbors)
         self.hot_users_ = np.flatnonzero(np.diff(data.matrix.indptr))
         self.attributes_ = Csr(unit_rows(data.user_features.matrix).astype(np.float32)[self.hot_users_].T)
         self.neighbor_history_ = self._widened(pattern(data.matrix)[self.hot_users_])
@@ -176,7 +178,7 @@ class DemographicKNN(BaseRecommender):
             chunk = slice(start, start + CHUNK)
             similarity = (unit[chunk] @ self.attributes_).toarray()
             similarity[similarity <= 0] = -np.inf
-            codes, scores = top_k(similarity, self.n_neighbors)[:2]
+            codes, scores = top_k(similarity, self.fitted_n_neighbors_)[:2]
             kept = codes >= 0
             rows = start + np.nonzero(kept)[0]
             found.append((rows, codes[kept], scores[kept]))

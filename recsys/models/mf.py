@@ -146,7 +146,7 @@ class MatrixFactorization(VectorRecommender):
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
-        self.fitted_loss_ = self.loss
+        self.fitted_loss_, self.fitted_alpha_, self.fitted_l2_ = self.loss, float(self.alpha), float(self.l2)
         users, items = (self._start(axis, data.matrix.shape[axis], warm, rng) for axis in (0, 1))
         # What was fitted before is near its optimum: a third of the rounds moves it to the new one.
         n_rounds = max(1, self.max_iter // 3) if warm else self.max_iter
@@ -251,8 +251,8 @@ class MatrixFactorization(VectorRecommender):
             history,
             self.item_factors_,
             None,
-            alpha=self.alpha,
-            regularization=self.l2,
+            alpha=self.fitted_alpha_,
+            regularization=self.fitted_l2_,
             prior=means,
             gram=self.item_gram_,
             solver="cholesky",
@@ -293,9 +293,14 @@ class MatrixFactorization(VectorRecommender):
         if self.fitted_loss_ == "als":
             # x_u solves A x = sum of c_uj y_j over the history + l2 m_u: it is linear in each of these.
             towards = als_directions(
-                history, self.item_factors_, targets, alpha=self.alpha, regularization=self.l2, gram=self.item_gram_
+                history,
+                self.item_factors_,
+                targets,
+                alpha=self.fitted_alpha_,
+                regularization=self.fitted_l2_,
+                gram=self.item_gram_,
             )
-            weights, pulls = 1 + self.alpha * history.data, np.float32(self.l2) * towards
+            weights, pulls = 1 + self.fitted_alpha_ * history.data, np.float32(self.fitted_l2_) * towards
         else:
             towards, pulls = targets @ self.history_coefficients_.T, targets
             weights = np.repeat(1 / np.sqrt(np.maximum(lengths, 1)), lengths)

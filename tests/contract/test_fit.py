@@ -266,6 +266,7 @@ def test_min_rating(name: str) -> None:
 def test_parameters_set_after_a_fit_wait_for_the_next(name: str) -> None:
     others: dict[str, dict[object, object]] = {
         "n_factors": {},
+        "n_neighbors": {},
         "loss": {"als": "bpr", "bpr": "als", "squared": "multinomial"},
         "kind": {"user": "item", "item": "user"},
     }
@@ -273,10 +274,13 @@ def test_parameters_set_after_a_fit_wait_for_the_next(name: str) -> None:
     model.set_params(**CASES[name].battery).fit(world.X, world.y, item_features=world.items)
     clicks = pd.DataFrame({"user_id": [6000, 6000, 1000], "item_id": [2, 3, 4]})
     before = model.recommend([1000, 6000], k=8, interactions=clicks)
-    told = {key: value for key, value in model.get_params().items() if key in others}
+    why = model.explain(clicks, interactions=clicks)
+    told = {key: value for key, value in model.get_params().items() if key in others or type(value) is float}
     for key, value in told.items():
-        model.set_params(**{key: others[key].get(value, 3)})
+        other = others[key].get(value, 3) if key in others else (value + 0.5) / 2
+        model.set_params(**{key: other})
         pd.testing.assert_frame_equal(model.recommend([1000, 6000], k=8, interactions=clicks), before)
+        pd.testing.assert_frame_equal(model.explain(clicks, interactions=clicks), why)
         model.set_params(**{key: value})
     for key in told.keys() & {"n_factors", "kind"}:
         model.set_params(**{key: others[key].get(told[key], 3)}).partial_fit(world.X, world.y)

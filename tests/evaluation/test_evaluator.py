@@ -509,15 +509,28 @@ def test_a_split_by_time_asks_for_times(data: Any) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Evaluator([RandomSplit(), LeaveLastOut()]).evaluate({"Popularity": Popularity()}, holes)
     assert len(Evaluator([RandomSplit()]).evaluate({"Popularity": Popularity()}, holes).table())
-    arrow = pd.to_datetime(data.interactions["timestamp"], unit="s").astype("timestamp[ns][pyarrow]")
-    with pytest.raises(InvalidTypeError, match=r"timestamp\[ns\]\[pyarrow\]; expected timestamps"):
-        Evaluator([LeaveLastOut()]).evaluate(MODELS, {"interactions": data.interactions.assign(timestamp=arrow)})
     texts = holes | {"interactions": rows.assign(timestamp=pd.to_datetime(rows["timestamp"], unit="s").astype(str))}
     message = (
         r"^Column 'timestamp' of `data.interactions` has dtype .*, but LeaveLastOut goes by time; expected numbers"
     )
     with pytest.raises(InvalidTypeError, match=message):
         Evaluator([LeaveLastOut()]).evaluate({"Popularity": Popularity()}, texts)
+
+
+def test_times_may_be_kept_by_arrow(data: Any) -> None:
+    plain = pd.to_datetime(data.interactions["timestamp"], unit="s")
+    kinds = ["datetime64[s]", "timestamp[ns][pyarrow]", "timestamp[us, tz=Asia/Tokyo][pyarrow]", "int64[pyarrow]"]
+    found = []
+    for kind in kinds:
+        times = data.interactions["timestamp"] if kind.startswith("int") else plain
+        times = times.dt.tz_localize("UTC") if "tz" in kind else times
+        rows = data.interactions.assign(timestamp=times.astype(kind))
+        found.append(Evaluator([LeaveLastOut()], n_resamples=10).evaluate(MODELS, {"interactions": rows}))
+    for other in found[1:]:
+        pd.testing.assert_frame_equal(other.per_user, found[0].per_user)
+    holes = rows.assign(timestamp=plain.where(rows.index > 2).astype("timestamp[ns][pyarrow]"))
+    with pytest.raises(InvalidInputError, match="is missing or infinite in 3 rows"):
+        Evaluator([LeaveLastOut()]).evaluate(MODELS, {"interactions": holes})
 
 
 def test_features_without_ids_are_refused(data: Any) -> None:

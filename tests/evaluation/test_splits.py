@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sklearn
 from hypothesis import given
@@ -82,7 +83,8 @@ def test_dates_of_any_year_are_ordered() -> None:
     [split] = GlobalTimeSplit(test_size=0.5).splits(X, groups=times)
     assert split.test.tolist() == [0, 2]
     large = np.array([2**63 + 5, 2**63 - 1, 2**64 - 1, 5], dtype=np.uint64)
-    for stamps in (large, np.array([5.5, 1.5, 6.5, 2.5], dtype=np.float16)):
+    halves = np.array([5.5, 1.5, 6.5, 2.5], dtype=np.float16)
+    for stamps in (large, halves, pd.Series(pd.arrays.ArrowExtensionArray(pa.array(halves)))):
         [split] = GlobalTimeSplit(test_size=0.5).splits(X, groups=stamps)
         assert split.test.tolist() == [0, 2]
         check_leaks(X, split, stamps)
@@ -93,8 +95,10 @@ def test_the_same_seed_gives_the_same_split_from_frames_and_arrays(splitter: Any
     X, times = make()
     first, again = (list(splitter.splits(X, groups=times)) for _ in range(2))
     from_array = list(splitter.splits(X.to_numpy(), groups=times.to_numpy()))
-    by_date = list(splitter.splits(X, groups=pd.to_datetime(times, unit="s")))
-    for other in (again, from_array, by_date):
+    dates = pd.to_datetime(times, unit="s")
+    by_date = list(splitter.splits(X, groups=dates))
+    by_arrow = list(splitter.splits(X, groups=pd.Index(dates.astype("timestamp[ns][pyarrow]"))))
+    for other in (again, from_array, by_date, by_arrow):
         assert [split.hash for split in other] == [split.hash for split in first]
     for split in first:
         if split.seed is not None:
