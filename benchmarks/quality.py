@@ -3,6 +3,8 @@
 ``python -m benchmarks.quality --protocol user-cold --seeds 3``
 
 With three seeds, the default, the tables are also written; what must be reached is known of ML-1M alone.
+``--model contrastive`` compares ContrastiveRecommender with ContentEASE, which it stands on and has to beat, user by
+user.
 Each is described where it is defined. In `item-cold` the ridge regression of plain content on EASE stands beside our
 model and, where the extra ``text`` is installed, the same model that knows sentence embeddings of the titles as well.
 """
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,15 @@ import pandas as pd
 from sklearn.base import clone
 
 from benchmarks.run import RESULTS, environment, read_movielens
-from recsys import EASE, BaseRecommender, ContentEASE, FeatureTable, MatrixFactorization, Popularity
+from recsys import (
+    EASE,
+    BaseRecommender,
+    ContentEASE,
+    ContrastiveRecommender,
+    FeatureTable,
+    MatrixFactorization,
+    Popularity,
+)
 from recsys.evaluation import protocol, ranking_metrics
 from recsys.exceptions import ColdStartWarning
 
@@ -238,6 +249,71 @@ PROTOCOLS: dict[str, Callable[[Data, int], Iterator[Row]]] = {
 }
 
 
+# Penalties of both models where ContrastiveRecommender is compared; those without features are asked about ids alone.
+COMPARED: dict[str, dict[str, Any]] = {
+    "random": {"l2": 800.0},
+    "random-by-user": {"l2": 800.0},
+    "item-cold": {"l2": 30.0},
+}
+WITHOUT_FEATURES = {"random", "random-by-user"}
+
+
+def contrastive(name: str, data: Any, n_seeds: int) -> pd.DataFrame:
+    """ContrastiveRecommender beside ContentEASE: means over users, and the paired difference with its interval.
+
+    Parameters
+    ----------
+    name : str
+        Of a protocol.
+    data : namespace
+        ``interactions``, ``users`` and ``items``.
+    n_seeds : int
+
+    Returns
+    -------
+    DataFrame
+        Rows of `Evaluation.table` for all users.
+    """
+    if name in WITHOUT_FEATURES:
+        data = SimpleNamespace(interactions=data.interactions, users=None, items=None)
+    parameters = COMPARED.get(name, {})
+    models = {kind.__name__: kind(**parameters) for kind in (ContentEASE, ContrastiveRecommender)}
+    evaluator = protocol(name).evaluator(seeds=range(n_seeds), baseline="ContentEASE")
+    table = evaluator.evaluate(models, data).table()
+    return table[table["group"] == "overall"]
+
+
+def compared_markdown(rows: pd.DataFrame) -> str:
+    """One table of `contrastive`.
+
+    Parameters
+    ----------
+    rows : DataFrame
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> found = {"scenario": "all", "metric": "HR@10", "mean": [0.5, 0.6], "difference": [np.nan, 0.1]}
+    >>> found |= {"difference_low": [np.nan, 0.05], "difference_high": [np.nan, 0.15]}
+    >>> frame = pd.DataFrame(found | {"model": ["ContentEASE", "ContrastiveRecommender"]})
+    >>> print(compared_markdown(frame).splitlines()[-1])
+    | all | HR@10 | 0.5000 | 0.6000 | +0.1000 [+0.0500, +0.1500] | +20.0 % |
+    """
+    lines = [
+        "| question | metric | ContentEASE | ContrastiveRecommender | difference [95 %] | relative |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for (question, metric), part in rows.groupby(["scenario", "metric"], sort=False):
+        base, ours = part.set_index("model").loc[["ContentEASE", "ContrastiveRecommender"]].to_dict("records")
+        between = f"{ours['difference']:+.4f} [{ours['difference_low']:+.4f}, {ours['difference_high']:+.4f}]"
+        share = f"{100 * ours['difference'] / base['mean']:+.1f} %"
+        lines.append(f"| {question} | {metric} | {base['mean']:.4f} | {ours['mean']:.4f} | {between} | {share} |")
+    return "\n".join(lines) + "\n"
+
+
 def markdown(dataset: str, name: str, rows: pd.DataFrame) -> str:
     """One table of a protocol: the mean over seeds, each seed, and what must be reached, which ML-1M alone has."""
     lines = ["| question | model | metric | mean | at least | by seed |", "| --- | --- | --- | ---: | ---: | --- |"]
@@ -257,6 +333,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run protocols from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--protocol", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS))
+    parser.add_argument("--model", choices=["baselines", "contrastive"], default="baselines")
     parser.add_argument("--dataset", default="ml-1m", help="ml-100k, ml-1m, ... (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds, from 0 (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -265,23 +342,29 @@ def main(arguments: list[str] | None = None) -> None:
     found = read_movielens(parser, options.dataset)
     for name in options.protocol:
         started, rows = time.perf_counter(), []
-        for seed in range(options.seeds):
-            data = Data(found, seed)
-            rows += [{"seed": seed, **row} for row in PROTOCOLS[name](data, seed)]
+        if options.model == "contrastive":
+            frame = contrastive(name, found, options.seeds)
+            rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+            body, stem = compared_markdown(frame), f"quality-contrastive-{name}"
+        else:
+            for seed in range(options.seeds):
+                data = Data(found, seed)
+                rows += [{"seed": seed, **row} for row in PROTOCOLS[name](data, seed)]
+            body, stem = markdown(found.name, name, pd.DataFrame(rows)), f"quality-{name}"
         seconds = time.perf_counter() - started
         text = f"# {found.name}: {name}\n\n{options.seeds} seeds, {seconds:.0f} s.\n\n"
         if found.name == "ml-1m" and name in TIMED:
             text += f"ML-1M, 7.9 % of timestamps estimated: {TIMED[name]}.\n\n"
-        text += markdown(found.name, name, pd.DataFrame(rows))
+        text += body
         print(text)
         if options.seeds != SEEDS:
             print(f"Not {SEEDS} seeds were run, but {options.seeds}: nothing is written.")
             continue
         RESULTS.mkdir(exist_ok=True)
-        stem = RESULTS / f"quality-{name}-{found.name}"
-        stem.with_suffix(".md").write_text(text)
+        target = RESULTS / f"{stem}-{found.name}"
+        target.with_suffix(".md").write_text(text)
         values = {"environment": environment(), "seconds": round(seconds, 1), "rows": rows}
-        stem.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
+        target.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
         "attribute_l2": FloatDistribution(50, 2000, log=True),
     },
     "ContrastiveRecommender": {
-        "learning_rate": FloatDistribution(1.5e-3, 8e-3, log=True),
-        "max_iter": IntDistribution(15, 40, log=True),
-        "id_dropout": FloatDistribution(0.2, 0.8),
-        "contrast_weight": FloatDistribution(0.1, 2, log=True),
+        "l2": FloatDistribution(50, 2000, log=True),
+        "attribute_l2": FloatDistribution(50, 2000, log=True),
+        "memory_weight": FloatDistribution(0.1, 0.5),
+        "max_iter": IntDistribution(6, 24, log=True),
     },
 }
 
@@ -79,7 +79,7 @@ STARTS: dict[str, dict[str, float]] = {
     "LightGBMRecommender": {"n_estimators": 120, "num_leaves": 15, "learning_rate": 0.05, "n_negatives": 10},
     "EASE": {"l2": 400.0},
     "ContentEASE": {"l2": 300.0, "attribute_l2": 300.0},
-    "ContrastiveRecommender": {"learning_rate": 0.003, "max_iter": 30, "id_dropout": 0.5, "contrast_weight": 0.5},
+    "ContrastiveRecommender": {"l2": 300.0, "attribute_l2": 300.0, "memory_weight": 0.3, "max_iter": 12},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,11 +107,13 @@ def without_arrow(values: pd.Series) -> pd.Series:
     """
     if not isinstance(values.dtype, pd.ArrowDtype):
         return values
-    if values.dtype.kind == "M":
-        plain = values.to_numpy(dtype=values.dtype.numpy_dtype, na_value=np.datetime64("NaT"))
+    # pandas' annotations leave this property out.
+    dtype: np.dtype[Any] = values.dtype.numpy_dtype  # type: ignore[attr-defined, unused-ignore]
+    if dtype.kind == "M":
+        plain = values.to_numpy(dtype=dtype, na_value=np.datetime64("NaT"))
         return pd.Series(plain, index=values.index, name=values.name)
     # Few of pandas' methods work on these.
-    return values.astype("float64") if values.dtype.numpy_dtype == np.float16 else values
+    return values.astype("float64") if dtype == np.float16 else values
 
 
 def _look_like_vectors(values: pd.Series) -> bool:

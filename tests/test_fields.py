@@ -118,7 +118,8 @@ def test_dates_count_as_seconds_in_utc_whatever_their_unit_and_zone() -> None:
     knots = _encode(start, "numeric")[2].specs[0]["knots"]
     assert knots.tolist() == [-3600.0, 3600.0, 32503680000.0]
     zoned = pd.Series(pd.to_datetime(["1970-01-01T01:00+01:00"]))
-    arrow = zoned.dt.as_unit("ns").astype("timestamp[ns, tz=Asia/Tokyo][pyarrow]")
+    tokyo: Any = "timestamp[ns, tz=Asia/Tokyo][pyarrow]"
+    arrow = zoned.dt.as_unit("ns").astype(tokyo)
     for new in (arrow, zoned, zoned.dt.tz_localize(None) - pd.Timedelta(hours=1), zoned.dt.tz_convert("Asia/Tokyo")):
         assert _encode(start, "numeric", new)[0].tolist() == [[0.5, 0.5, 0.0]]
 

@@ -63,11 +63,13 @@ def field_weights(
     >>> genres = data.items.set_index("item_id")[["genres"]]
     >>> model = ContrastiveRecommender(max_iter=2, random_state=0).fit(X, item_features=genres)
     >>> field_weights(model, X, X)[["side", "field", "group"]]
-       side    field group
-    0  user       id   hot
-    1  user  history   hot
-    2  item       id   hot
-    3  item   genres   hot
+       side            field group
+    0  user    similar users   hot
+    1  user  fields together   hot
+    2  user               id   hot
+    3  user          history   hot
+    4  item               id   hot
+    5  item           genres   hot
     """
     told = model.explain(pairs, user_features=user_features, item_features=item_features, interactions=revealed)
     told = told[told["source"].isin(["user", "item"])]

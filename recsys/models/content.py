@@ -155,10 +155,9 @@ class ContentEASE(VectorRecommender):
     def _fit(self, data: TrainingData, warm: bool) -> None:
         # Sums of one thread come in one order: the same seed gives the same bits, on a busy machine too.
         with single_threaded_blas():
-            self._fit_closed_form(data)
+            self._fit_closed_form(data, check_random_state(self.random_state))
 
-    def _fit_closed_form(self, data: TrainingData) -> None:
-        rng = check_random_state(self.random_state)
+    def _fit_closed_form(self, data: TrainingData, rng: np.random.RandomState) -> None:
         self.item_counts_ = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1]).astype(np.float32)
         hot = np.flatnonzero(self.item_counts_)
         matrix = pattern(data.matrix)[:, hot]
@@ -342,7 +341,10 @@ class ContentEASE(VectorRecommender):
         return found
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
-        vectors = self.item_vectors_[items]
+        return self._explain_against(batch, rows, self.item_vectors_[items])
+
+    def _explain_against(self, batch: UserBatch, rows: Codes, vectors: Floats) -> pd.DataFrame:
+        """What the parts of users' vectors contribute to inner products with `vectors`, one a row."""
         attributes, history = with_constant(batch.features.matrix)[rows], pattern(batch.history)[rows]
         by_attribute = self.attribute_vectors_[0] @ vectors.T
         names = [field.name for field in batch.features.fields]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,51 +13,74 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from recsys._explanations import told_fields
-from recsys._sparse import positives
-from recsys._state import HOT
-from recsys.features import EncodedFeatures
+from recsys._sparse import Csr, pattern, with_constant
+from recsys._state import FEW_SHOT
+from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.interactions import TrainingData, UserBatch
-from recsys.nn.readout import exposure_shift, ridge_readout
-from recsys.nn.stopping import best_n_epochs
-from recsys.nn.towers import ITEM_NORM, FieldBags, Towers, bags_of, sizes_of
-from recsys.nn.training import Problem, Recipe, Trainer, batch_size_of, few_threads, run_epochs
-from recsys.vectors import VectorRecommender
+from recsys.models._tower_part import JUDGE_USERS, TowerPart, with_one
+from recsys.models._user_memory import UserMemory
+from recsys.models.content import LARGEST_L2
+from recsys.nn.residual import BATCH, ResidualTower, train_residual
+from recsys.nn.towers import FieldBags, bags_of, sizes_of
+from recsys.nn.training import Problem, few_threads
+from recsys.topk import row_chunks, single_threaded_blas, top_k
 
 __all__ = ["ContrastiveRecommender"]
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# An item's vector is half tower, half readout of its content after this many interactions; readouts learn from items
-# that have had many times more.
-READOUT_EVIDENCE, TRUSTED_EVIDENCE = 1.0, 10.0
-# Users by whom it is judged how often warm items come up.
-JUDGE_USERS = 1000
+# Shares of the towers that are tried: less than the first is not told from it by users, and warm items gain from it.
+TOWER_SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)
+# A history of this part of the mean length is half of the evidence there can be.
+HALF_EVIDENCE = 0.25
 
 
-class ContrastiveRecommender(VectorRecommender):
-    r"""Contrastive cold-start model with adaptive feature fusion.
+class ContrastiveRecommender(TowerPart):
+    r"""Contrastive cold-start model with adaptive feature fusion, which stands on the closed form.
 
-    Two towers over fields. A user has the fields id, attributes, context and history; an item has id and metadata. A
-    gate weighs each field of each entity, knowing which are present and how much evidence is behind them, so that the
-    same network answers hot, warm and few-shot users and items. The score is :math:`\langle u, v_i \rangle + b_i`.
+    What is known of a user is told by four parts, each in the share that the evidence gives it. All of it is one inner
+    product with the vectors of items. Of n interactions, and a mean of :math:`\bar n`, there is evidence of
+    :math:`w = n / (n + \bar n / 4)`; what is learned of others has :math:`(1 - w)^2` to say:
 
-    Training shows histories of random sizes, hides ids and fields at random, and minimises a softmax over the catalogue
-    [1]_, once for items as they are and once for their content alone, plus a contrast that draws an item's content
-    towards its id [2]_. Then a ridge regression in closed form reads out what hot items have learned from their
-    content; an item seen n times has the share 1 / (n + 1) of its vector from there, a warm item all of it. The bias of
-    warm items is raised until they would come up half as often as if they were hot: see `nn.readout.exposure_shift`.
+    - `ContentEASE` completes attributes and history, linearly and in closed form. An item seen n times has the share
+      1 / (n + 1) of its vector from content.
+    - A memory of training users tells what those have whose history this may be. It is attended to by how likely that
+      is: the optimum of a contrast of histories with users [1]_, in closed form. Its share is `memory_weight` times
+      that.
+    - A network corrects both, from gated fields: attributes, context and history. It learns what they leave to say of
+      histories of which a random part is shown. Without history or context it counts nothing.
+    - Two towers, with `tower_weight` of the scores, in a space of their own. A user has the fields id, attributes,
+      context and history; an item has id and metadata. A gate weighs each field of each entity, knowing which are
+      present and how much evidence is behind them. Training shows histories of random sizes, hides ids and fields at
+      random, and minimises a softmax over the catalogue, once for items as they are and once for their content alone,
+      plus a contrast that draws an item's content towards its id [2]_. Then a ridge regression in closed form reads out
+      what hot items have learned from their content; an item seen n times has the share 1 / (n + 1) of its vector from
+      there. The bias of warm items is raised until they would come up half as often as if they were hot: see
+      `nn.readout.exposure_shift`.
 
     This is a reconstruction: the equations of [3]_ are not public.
 
     Parameters
     ----------
-    n_factors : int, default=128
-        Dimensions of the vectors.
-    max_iter : int, default=38
-        Epochs: passes over all users (with context: over all users in each context); a third of them in `partial_fit`.
+    n_factors : int, default=256
+        Dimensions of the vectors of the closed form.
+    n_tower_factors : int, default=128
+        Dimensions of the towers' vectors.
+    l2, attribute_l2 : float, default=260.0, 300.0
+        Penalties of the closed form, as in `ContentEASE`.
+    memory_weight : float, default=0.35
+        Share of what is remembered of other users, for those of whom little is known.
+    residual : bool, default=True
+        Whether a network corrects what the closed form and the memory tell.
+    tower_weight : float, default=None
+        Share of the towers in the spread of scores; with 0 none are trained. None: of five shares, from 0.2 up, that
+        which best completes training users of whom a random part is shown, by NDCG@10.
+    max_iter : int, default=22
+        Epochs of the towers: passes over all users (with context: over all users in each context); a third of them in
+        `partial_fit`.
     learning_rate : float, default=0.0062
-        Of Adam.
+        Of Adam, for the towers.
     batch_size : int, default=None
         Queries in a step. None: an eighth of them, up to 512.
     id_dropout, field_dropout : float, default=0.42, 0.1
@@ -74,7 +97,8 @@ class ContrastiveRecommender(VectorRecommender):
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping; with `early_stopping`.
     shrink, perturb : float, default=0.4, 0.1
-        `partial_fit` starts from `shrink` times the old weights plus `perturb` times fresh ones [4]_.
+        `partial_fit` starts from `shrink` times the old weights of the towers plus `perturb` times fresh ones [4]_; the
+        closed form is solved again.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
     random_state : int, RandomState instance or None, default=None
@@ -83,18 +107,27 @@ class ContrastiveRecommender(VectorRecommender):
 
     Attributes
     ----------
-    towers_ : Towers
+    item_vectors_, history_vectors_, attribute_vectors_, mean_history_, content_map_, content_weights_, \
+    content_score_, content_scale_
+        As in `ContentEASE`.
+    memory_ : UserMemory
+        Whom the model remembers.
+    residual_ : ResidualTower or None
+        The network that corrects.
+    fitted_weights_ : dict of str to float
+        ``memory`` and ``towers``: the shares of the last fit.
+    towers_ : Towers or None
         The network.
-    item_vectors_ : ndarray of shape (n_items, n_factors + 1), float32
-        Vectors of the catalogue; the last dimension is the bias.
+    tower_vectors_ : ndarray of shape (n_items, n_tower_factors + 1), float32
+        The towers' vectors of the catalogue; the last dimension is the bias.
     n_iter_ : int
-        Epochs of the last fit.
+        Epochs of the towers in the last fit.
     loss_curve_ : list of float
         The mean loss of each epoch.
     readout_penalty_ : float
         The ridge penalty that the readout has chosen by leave-one-out error.
     warm_shift_ : float
-        What is added to the bias of warm items; 0 where items have no features.
+        What is added to the towers' bias of warm items; 0 where items have no features.
 
     References
     ----------
@@ -108,13 +141,19 @@ class ContrastiveRecommender(VectorRecommender):
     >>> users, items = ["ann", "bob", "cid", "dan"], ["tea", "ale", "jam", "rum", "gin"]
     >>> X = pd.DataFrame({"user_id": users * 2, "item_id": ["tea", "ale"] * 2 + ["jam", "rum"] * 2})
     >>> kinds = pd.DataFrame({"kind": ["soft", "hard", "soft", "hard", "hard"]}, index=items)
-    >>> model = ContrastiveRecommender(n_factors=8, max_iter=50, random_state=0).fit(X, item_features=kinds)
+    >>> model = ContrastiveRecommender(n_factors=8, l2=1.0, max_iter=20, random_state=0).fit(X, item_features=kinds)
     >>> model.recommend(["bob"], k=1)["item_id"].tolist()
     ['gin']
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
+        "n_tower_factors": [Interval(Integral, 1, None, closed="left")],
+        "l2": [Interval(Real, 0, LARGEST_L2, closed="right")],
+        "attribute_l2": [Interval(Real, 0, LARGEST_L2, closed="right")],
+        "memory_weight": [Interval(Real, 0, 1, closed="both")],
+        "residual": ["boolean"],
+        "tower_weight": [Interval(Real, 0, 1, closed="both"), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -132,18 +171,19 @@ class ContrastiveRecommender(VectorRecommender):
         "verbose": ["boolean"],
     }
 
-    _uses_user_features = True
     _uses_context = True
-
-    towers_: Towers
-    readout_: Floats
-    readout_intercept_: Floats
 
     def __init__(
         self,
         *,
-        n_factors: int = 128,
-        max_iter: int = 38,
+        n_factors: int = 256,
+        n_tower_factors: int = 128,
+        l2: float = 260.0,
+        attribute_l2: float = 300.0,
+        memory_weight: float = 0.35,
+        residual: bool = True,
+        tower_weight: float | None = None,
+        max_iter: int = 22,
         learning_rate: float = 0.0062,
         batch_size: int | None = None,
         id_dropout: float = 0.42,
@@ -159,7 +199,13 @@ class ContrastiveRecommender(VectorRecommender):
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        self.n_factors = n_factors
+        super().__init__(
+            n_factors=n_factors, l2=l2, attribute_l2=attribute_l2, min_rating=min_rating, random_state=random_state
+        )
+        self.n_tower_factors = n_tower_factors
+        self.memory_weight = memory_weight
+        self.residual = residual
+        self.tower_weight = tower_weight
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -172,195 +218,208 @@ class ContrastiveRecommender(VectorRecommender):
         self.n_iter_no_change = n_iter_no_change
         self.shrink = shrink
         self.perturb = perturb
-        self.min_rating = min_rating
-        self.random_state = random_state
         self.verbose = verbose
 
     def _fit(self, data: TrainingData, warm: bool) -> None:
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        recipe = Recipe(
-            self.learning_rate,
-            self.batch_size,
-            self.id_dropout,
-            self.field_dropout,
-            self.contrast_weight,
-            self.n_negatives,
-        )
-        n_epochs = max(1, self.max_iter // 3) if warm else self.max_iter
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(2**31 - 1))
+        self.fitted_weights_ = {
+            "memory": float(self.memory_weight),
+            "towers": 1.0 if self.tower_weight is None else float(self.tower_weight),
+        }
         problem = Problem(data)
-        with few_threads(batch_size_of(recipe, problem) * len(problem.hot) * self.n_factors):
-            towers = self._train(data, problem, recipe, n_epochs, warm, seed)
-        self.towers_ = towers
-        left_out = self._read_out(data, seed)
-        self._items_appended()
-        if left_out is not None:
-            self.warm_shift_ = self._find_shift(data, left_out, seed)
-            self._items_appended()
+        with single_threaded_blas():
+            self._fit_closed_form(data, rng)
+            self._fit_evidence(data, problem, rng, seed)
+        if self.tower_weight != 0:
+            self._fit_towers(data, problem, warm, seed)
+            self.tower_covariance_ = _covariance(self.tower_vectors_[np.flatnonzero(self.item_counts_)])
+            if self.tower_weight is None:
+                self.fitted_weights_["towers"] = self._best_share(data, problem, seed)
+        else:
+            self._without_towers()
 
-    def _train(
-        self, data: TrainingData, problem: Problem, recipe: Recipe, n_epochs: int, warm: bool, seed: int
-    ) -> Towers:
-        if self.early_stopping and not warm:
-            n_epochs = best_n_epochs(
-                data,
-                lambda part: self._new_towers(part, seed),
-                recipe,
-                n_epochs,
-                self.n_iter_no_change,
-                self.validation_fraction,
-                seed,
-            )
-        towers = self._new_towers(data, seed)
-        # Another width starts afresh.
-        if warm and self.towers_.sizes["factors"] == self.n_factors:
-            _start_from(towers, self.towers_, self.shrink, self.perturb)
-        trainer = Trainer(towers, problem, recipe, seed)
-        bar = type(self).__name__ if self.verbose else None
-        self.loss_curve_ = run_epochs(trainer, n_epochs, self.learning_rate, bar)
-        self.n_iter_ = len(self.loss_curve_)
-        trainer.swap_averages()
-        return towers
+    def _fit_evidence(self, data: TrainingData, problem: Problem, rng: np.random.RandomState, seed: int) -> None:
+        """What is learned of users on top of the closed form: what those like them have, and a correction."""
+        attributes = with_constant(data.user_features.matrix)
+        users = self._users_of(problem.known, attributes)
+        self.item_covariance_ = _covariance(self.item_vectors_[np.flatnonzero(self.item_counts_)])
+        self.memory_ = UserMemory.learn(problem.known, users, self.item_vectors_, rng)
+        self.residual_: ResidualTower | None = None
+        if self.residual:
+            sizes = sizes_of(data, self.item_vectors_.shape[1])
+            tower = ResidualTower(sizes, seed)
 
-    def _new_towers(self, data: TrainingData, seed: int) -> Towers:
-        towers = Towers(sizes_of(data, self.n_factors), seed)
-        counts = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1])
-        towers.start_biases(torch.from_numpy(counts).float())
-        return towers
+            def closed_form(shown: Csr, users: Codes) -> tuple[Floats, Floats]:
+                found = self._from_evidence(shown, attributes[users], users)
+                return found.mixed, found.correction
 
-    def _read_out(self, data: TrainingData, seed: int) -> Floats | None:
-        """Learn what content says; the vectors of hot items so predicted, each without itself, or None."""
-        self.warm_shift_ = 0.0
-        counts = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1]).astype(np.float32)
-        self.item_counts_ = counts
-        hot = np.flatnonzero(counts)
-        width = self.n_factors + 1
-        if not len(hot):
-            self.readout_ = np.zeros((data.item_features.n_columns, width), dtype=np.float32)
-            self.readout_intercept_, self.readout_penalty_ = np.zeros(width, dtype=np.float32), 0.0
-            return None
-        vectors, _, _ = self._tower_items(data.item_features.take(hot), hot)
-        trust = counts[hot] / (counts[hot] + TRUSTED_EVIDENCE)
-        found = ridge_readout(data.item_features.matrix[hot], vectors, trust, seed)
-        self.readout_, self.readout_intercept_, self.readout_penalty_, left_out = found
-        return left_out if found.penalty else None
+            with few_threads(BATCH * self.n_factors**2):
+                train_residual(tower, problem, closed_form, self.item_vectors_, seed)
+            self.residual_ = tower
 
-    def _find_shift(self, data: TrainingData, left_out: Floats, seed: int) -> float:
-        active = np.flatnonzero(np.diff(data.matrix.indptr))
-        codes = np.sort(np.random.default_rng(seed).permutation(active)[:JUDGE_USERS])
-        hot, n = np.flatnonzero(self.item_counts_), len(codes)
-        context = None if data.context is None else EncodedFeatures.empty(n, data.context.features.fields)
-        path = np.full(n, HOT, dtype=np.int8)
-        batch = UserBatch(
-            codes, np.ones(n, dtype=bool), data.matrix[codes], data.user_features.take(codes), path, context
-        )
-        return exposure_shift(self._user_vectors(batch), data.matrix[codes][:, hot], self.item_vectors_[hot], left_out)
+    def _without_towers(self) -> None:
+        self.towers_, self.n_iter_ = None, 0
+        self.loss_curve_: list[float] = []
+        self.readout_penalty_ = self.warm_shift_ = 0.0
+        self.tower_vectors_ = np.zeros((len(self.items_), 0), dtype=np.float32)
 
-    def _tower_items(self, features: EncodedFeatures, items: Codes) -> tuple[Floats, Floats, Floats]:
-        counts = torch.from_numpy(self.item_counts_[items])
-        with torch.no_grad():
-            found = self.towers_.items(FieldBags(features), self._id_rows(items), counts, with_ids=True)
-        vectors, weights, values = (part.numpy() for part in found)
-        return vectors, weights, values
+    def _best_share(self, data: TrainingData, problem: Problem, seed: int) -> float:
+        """The share of the towers with which partly shown histories are completed best, without the users' ids."""
+        rng = np.random.default_rng(seed)
+        # Where there are few, each is asked more than once.
+        n_queries = len(problem.query_users)
+        queries = np.repeat(rng.permutation(n_queries)[:JUDGE_USERS], -(-JUDGE_USERS // n_queries))
+        shown, targets = problem.draw(queries, rng)
+        # Of attributes alone those who were trained on tell too much.
+        told = np.flatnonzero(np.diff(shown.indptr) > 0) if data.context is None else np.arange(len(queries))
+        if not len(told):
+            return TOWER_SHARES[0]
+        queries, shown, targets = queries[told], shown[told], targets[told]
+        users, n = problem.query_users[queries], len(queries)
+        context = None if data.context is None else data.context.features.take(problem.context_row[queries])
+        path = np.full(n, FEW_SHOT, dtype=np.int8)
+        features = data.user_features.take(users)
+        found = self._told(UserBatch(users, np.zeros(n, dtype=bool), shown, features, path, context))
+        values = np.zeros(len(TOWER_SHARES))
+        for rows in row_chunks(n, len(self.item_counts_)):
+            closed = found.closed[rows] @ self.item_vectors_.T
+            towers = found.towers[rows] @ self.tower_vectors_.T
+            hidden = pattern(shown[rows]).toarray() > 0
+            wanted = targets[rows]
+            n_wanted = np.diff(wanted.indptr).astype(np.int64)
+            for place, share in enumerate(TOWER_SHARES):
+                scores = np.where(hidden, -np.inf, (1 - share) * closed + share * towers).astype(np.float32)
+                values[place] += ndcg(hit_matrix(top_k(scores, 10)[0], wanted), n_wanted, 10).sum()
+        return TOWER_SHARES[int(values.argmax())]
 
     def _items_appended(self) -> None:
-        counts = np.zeros(len(self.items_), dtype=np.float32)
-        counts[: len(self.item_counts_)] = self.item_counts_
-        self.item_counts_ = counts
-        everything = np.arange(len(counts))
-        tower, _, _ = self._tower_items(self.item_features_, everything)
-        content = np.asarray(self.item_features_.matrix @ self.readout_) + self.readout_intercept_
-        content[:, -1] += self._shift(counts)
-        share = self._tower_share(counts)
-        self.item_vectors_ = (share * tower + (1 - share) * content).astype(np.float32)
-        with torch.no_grad():
-            vectors, hot = torch.from_numpy(self.item_vectors_), torch.from_numpy(counts > 0)
-            self.history_vectors_ = self.towers_.history_vectors(self._id_rows(everything), vectors, hot).numpy()
-
-    def _id_rows(self, items: Codes) -> torch.Tensor:
-        """Rows of the towers' tables; items that came later have none, and no interactions that would let it count."""
-        return torch.from_numpy(np.minimum(items, len(self.towers_.item_ids) - 1))
-
-    def _tower_share(self, counts: Floats) -> Floats:
-        share: Floats = counts / (counts + np.float32(READOUT_EVIDENCE))
-        return share[:, None]
-
-    def _shift(self, counts: Floats) -> Floats:
-        """That nobody has taken a warm item yet says nothing of it; that few have taken a hot one does."""
-        return np.where(counts > 0, np.float32(0), np.float32(self.warm_shift_))
+        super()._items_appended()
+        self.memory_ = self.memory_.grown(len(self.items_))
+        if self.towers_ is None:
+            self.tower_vectors_ = np.zeros((len(self.items_), 0), dtype=np.float32)
+        else:
+            self._place_in_towers()
 
     def _item_vectors(self) -> Floats:
-        return self.item_vectors_
+        return np.column_stack([self.item_vectors_, self.tower_vectors_])
 
     def _item_embeddings(self) -> Floats:
-        return self.item_vectors_[:, :-1]
+        return self.item_vectors_
 
     def _user_vectors(self, batch: UserBatch) -> Floats:
-        vectors, _, _ = self._tower_users(batch)
-        return np.column_stack([vectors, np.ones(len(batch), dtype=np.float32)])
+        told, share = self._told(batch), np.float32(self.fitted_weights_["towers"])
+        return np.column_stack([(1 - share) * told.closed, share * told.towers])
 
-    def _tower_users(self, batch: UserBatch) -> tuple[Floats, Floats, Floats]:
-        # Users who joined without training have no id to speak of.
-        known = (batch.codes >= 0) & (batch.path == HOT) & (batch.codes < len(self.towers_.user_ids))
-        counts = np.zeros(len(batch), dtype=np.float32)
-        counts[known] = np.diff(positives(self.history_[batch.codes[known]]).indptr)
-        ids = (
-            torch.from_numpy(np.where(known, batch.codes, 0)),
-            torch.from_numpy(counts),
-            torch.from_numpy(known),
-        )
-        history = (
-            torch.from_numpy(self.history_vectors_),
-            torch.from_numpy(batch.history.indices.astype(np.int64)),
-            torch.from_numpy(np.diff(batch.history.indptr).astype(np.int64)),
-        )
-        with torch.no_grad():
-            found = self.towers_.users(ids, FieldBags(batch.features), bags_of(batch.context, len(batch)), history)
-        vectors, weights, values = (part.numpy() for part in found)
-        return vectors, weights, values
+    def _from_evidence(self, history: Csr, attributes: Csr, codes: Codes) -> _Evidence:
+        """What attributes and history tell of users, by the closed form and by the memory of others."""
+        lengths = np.diff(history.indptr).astype(np.float32)
+        evidence = lengths / (lengths + np.float32(HALF_EVIDENCE * self.mean_history_))
+        room: Floats = ((1 - evidence) ** 2)[:, None]
+        base = self._users_of(history, attributes)
+        share = np.where(lengths > 0, np.float32(self.fitted_weights_["memory"]), 0).reshape(-1, 1) * room
+        remembered = np.zeros_like(base)
+        told = np.flatnonzero(share)
+        remembered[told] = self.memory_.attend(history[told], codes[told])
+        spread, of_others = (_spread_of(vectors, self.item_covariance_) for vectors in (base, remembered))
+        remembered *= _scale(of_others, spread)
+        share *= (remembered != 0).any(axis=1, keepdims=True)
+        # A correction needs something to start from; attributes alone are linear, and the closed form has them.
+        correction = room
+        if self.context_encoder_ is None:
+            correction = np.where(lengths[:, None] > 0, room, np.float32(0))
+        return _Evidence(correction, share, remembered, (1 - share) * base + share * remembered)
+
+    def _told(self, batch: UserBatch) -> _Told:
+        """All that is known of users, in shares that follow the evidence."""
+        history = pattern(batch.history)
+        known = self._from_evidence(history, with_constant(batch.features.matrix), batch.codes)
+        corrected = np.zeros_like(known.mixed)
+        if self.residual_ is not None:
+            with torch.no_grad():
+                found = self.residual_(FieldBags(batch.features), bags_of(batch.context, len(batch)), history)
+            corrected = known.correction * found.numpy()
+        closed = known.mixed + corrected
+        if self.towers_ is None:
+            # Its share is 0.
+            nothing, one = np.zeros((len(batch), 0), np.float32), np.ones((len(batch), 1), np.float32)
+            return _Told(closed, nothing, known, corrected, one)
+        towers = with_one(self._tower_users(batch)[0])
+        scale = _scale(_spread_of(towers, self.tower_covariance_), _spread_of(closed, self.item_covariance_))
+        return _Told(closed, scale * towers, known, corrected, scale)
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
-        """Half of the inner product is told by the user's fields, half and the bias by the item's."""
-        return pd.concat([self._explain_users(batch, rows, items), self._explain_items(batch, rows, items)])
-
-    def _explain_users(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
-        vectors, weights, values = self._tower_users(batch)
-        weighed = weights[..., None] * values
-        fused = weighed.sum(1)
-        # Squashing scales a vector as a whole, and its fields with it.
-        scale = np.linalg.norm(vectors, axis=1) / np.maximum(np.linalg.norm(fused, axis=1), np.finfo(np.float32).tiny)
-        parts = np.einsum("nfd,nd->nf", weighed[rows], self.item_vectors_[items, :-1]) * scale[rows, None] / 2
-        names = ["id", *(field.name for field in batch.features.fields)]
-        names += [] if batch.context is None else [field.name for field in batch.context.fields]
-        return told_fields("user", [*names, "history"], weights[rows], parts)
-
-    def _explain_items(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
-        users, _, _ = self._tower_users(batch)
-        # Against [u / 2, 1] an item vector gives half of the inner product and the whole bias.
-        against = np.column_stack([users[rows] / 2, np.ones(len(rows), dtype=np.float32)])
-        features = self.item_features_.take(items)
-        _, weights, values = self._tower_items(features, items)
-        weighed = weights[..., None] * values
-        fused = weighed.sum(1)[:, :-1]
-        weighed[..., :-1] *= (ITEM_NORM / np.sqrt((fused**2).sum(1) + 1))[:, None, None]
-        share = self._tower_share(self.item_counts_)[items]
-        parts = share * np.einsum("nfd,nd->nf", weighed, against)
-        weights = share * weights
-        for position, field in enumerate(features.fields, start=1):
-            block = np.asarray(features.block(field) @ self.readout_[field.start : field.stop])
-            parts[:, position] += (1 - share[:, 0]) * np.einsum("nd,nd->n", block, against)
-            weights[:, position] += (1 - share[:, 0]) * features.present[:, position - 1]
-        told = told_fields("item", ["id", *(field.name for field in features.fields)], weights, parts)
-        shift = self._shift(self.item_counts_[items])
-        prior = (1 - share) * (against @ self.readout_intercept_ + shift)[:, None]
-        return pd.concat([told, told_fields("prior", ["average item"], 1 - share, prior)])
+        """Of the towers, half of the inner product is told by the user's fields, half and the bias by the item's."""
+        told, share = self._told(batch), np.float32(self.fitted_weights_["towers"])
+        vectors = (1 - share) * self.item_vectors_[items]
+        memory = told.known.share[rows]
+        closed = self._explain_against(batch, rows, (1 - memory) * vectors)
+        closed["weight"] *= (1 - share) * (1 - memory)[closed["row"].to_numpy(), 0]
+        added = [memory * told.known.remembered[rows], told.corrected[rows]]
+        weights = [memory, told.known.correction[rows] * (self.residual_ is not None)]
+        told_by = np.column_stack([np.einsum("nd,nd->n", part, vectors) for part in added])
+        names = ["similar users", "fields together"]
+        parts = [closed, told_fields("user", names, np.column_stack(weights), told_by)]
+        if self.towers_ is not None:
+            towers = pd.concat([self._explain_users(batch, rows, items), self._explain_items(batch, rows, items)])
+            towers["contribution"] *= share * told.scale[rows][towers["row"].to_numpy(), 0]
+            parts.append(towers)
+        frame = pd.concat(parts, ignore_index=True)
+        return frame.groupby(["row", "source", "field"], as_index=False, sort=False).agg(
+            weight=("weight", "max"), contribution=("contribution", "sum")
+        )
 
 
-def _start_from(towers: Towers, old: Towers, shrink: float, perturb: float) -> None:
-    """Shrink the old embeddings and perturb them with the fresh ones; new rows stay fresh, gates stay as old."""
-    with torch.no_grad():
-        for name, weights in towers.named_parameters():
-            before = old.get_parameter(name)
-            if name.endswith(("_ids", "_columns")):
-                weights[: len(before)] = shrink * before + perturb * weights[: len(before)]
-            else:
-                weights.copy_(before)
+class _Evidence(NamedTuple):
+    """What attributes and history tell of n users.
+
+    Attributes
+    ----------
+    correction, share : ndarray of shape (n, 1), float32
+        What the correction is multiplied with, and the share of the memory: the less there is of a user, the more.
+    remembered, mixed : ndarray of shape (n, d), float32
+        What the memory tells, and all in all.
+    """
+
+    correction: Floats
+    share: Floats
+    remembered: Floats
+    mixed: Floats
+
+
+class _Told(NamedTuple):
+    """The vectors of n users, and how they came about.
+
+    Attributes
+    ----------
+    closed, towers : ndarray of shape (n, d) and (n, t + 1), float32
+        The two parts of a user's vector, before they get their shares.
+    known : _Evidence
+    corrected : ndarray of shape (n, d), float32
+        What the network adds.
+    scale : ndarray of shape (n, 1), float32
+        What the towers' scores are multiplied with, so that theirs spread as the others do.
+    """
+
+    closed: Floats
+    towers: Floats
+    known: _Evidence
+    corrected: Floats
+    scale: Floats
+
+
+def _covariance(vectors: Floats) -> Floats:
+    centred = vectors - vectors.mean(0)
+    return np.asarray(centred.T @ centred / max(len(vectors), 1), dtype=np.float32)
+
+
+def _spread_of(users: Floats, covariance: Floats) -> Floats:
+    """The standard deviation of a user's scores over the hot items, (n, 1)."""
+    spread: Floats = np.sqrt(np.maximum(np.einsum("nd,nd->n", users @ covariance, users), 0))[:, None]
+    return spread
+
+
+def _scale(spread: Floats, wanted: Floats) -> Floats:
+    """What scores of one spread are multiplied with to have another; 1 where either is nothing."""
+    known = (spread > 0) & (wanted > 0)
+    return np.where(known, wanted / np.where(known, spread, 1), 1).astype(np.float32)

@@ -135,15 +135,15 @@ class LightGBMRecommender(BaseRecommender):
 
     Parameters
     ----------
-    n_estimators : int, default=120
+    n_estimators : int, default=150
         Trees.
-    num_leaves : int, default=15
+    num_leaves : int, default=8
         Of a tree.
-    learning_rate : float, default=0.05
+    learning_rate : float, default=0.078
         What a tree counts, 1 at the most.
     min_child_samples : int, default=100
         Pairs in a leaf, at the least.
-    n_negatives : int, default=10
+    n_negatives : int, default=11
         Negatives a positive, 500 at the most.
     n_factors : int, default=64
         Dimensions of the ALS factors.
@@ -204,11 +204,11 @@ class LightGBMRecommender(BaseRecommender):
     def __init__(
         self,
         *,
-        n_estimators: int = 120,
-        num_leaves: int = 15,
-        learning_rate: float = 0.05,
+        n_estimators: int = 150,
+        num_leaves: int = 8,
+        learning_rate: float = 0.078,
         min_child_samples: int = 100,
-        n_negatives: int = 10,
+        n_negatives: int = 11,
         n_factors: int = 64,
         n_folds: int = 4,
         n_jobs: int | None = -1,

@@ -1,1 +1,1 @@
-"""The mathematics of `ContrastiveRecommender`: fusion, towers, losses, training, stopping, closed-form readout."""
+"""The mathematics of `ContrastiveRecommender`: fusion, towers, losses, training, stopping, readout, residual."""

@@ -198,7 +198,9 @@ class _Epochs(Protocol):
         """Pass once over the data; the mean loss, not finite if training has diverged."""
 
 
-def run_epochs(trainer: _Epochs, n_epochs: int, learning_rate: float, bar: str | None) -> list[float]:
+def run_epochs(
+    trainer: _Epochs, n_epochs: int, learning_rate: float, bar: str | None, n_frames: int = 4
+) -> list[float]:
     """Train for some epochs, or until training diverges, which is told in a warning.
 
     Parameters
@@ -211,6 +213,8 @@ def run_epochs(trainer: _Epochs, n_epochs: int, learning_rate: float, bar: str |
         For the warning.
     bar : str or None
         The name of a progress bar. None: show none.
+    n_frames : int, default=4
+        How far the caller of `fit` is, whose line the warning names: through `_train`, `_fit`, `_learn` and `fit`.
 
     Returns
     -------
@@ -227,8 +231,7 @@ def run_epochs(trainer: _Epochs, n_epochs: int, learning_rate: float, bar: str |
                 f"Training diverged in epoch {len(losses) + 1}: the loss is {loss}. The weights of an earlier epoch "
                 f"are kept; lower `learning_rate` (it is {learning_rate}).",
                 ConvergenceWarning,
-                # From here through `_train`, `_fit`, `_learn` and `fit` to the caller.
-                stacklevel=6,
+                stacklevel=2 + n_frames,
             )
             break
         losses.append(loss)

@@ -80,3 +80,19 @@ def test_bad_arguments_are_refused(arguments: list[str], message: str, capsys: p
     with pytest.raises(SystemExit):
         quality.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_the_flagship_is_compared_with_what_it_stands_on(
+    ml_100k: Any, data_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_DATA_HOME", str(data_home))
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+    monkeypatch.setattr(quality, "SEEDS", 1)
+    quality.main(["--dataset", "100k", "--protocol", "item-cold", "--model", "contrastive", "--seeds", "1"])
+    rows = pd.DataFrame(json.loads((tmp_path / "quality-contrastive-item-cold-ml-100k.json").read_text())["rows"])
+    text = (tmp_path / "quality-contrastive-item-cold-ml-100k.md").read_text()
+    assert rows["scenario"].nunique() == 2
+    for _, part in rows.groupby("scenario"):
+        base, ours = (part[part["model"] == name].iloc[0] for name in ("ContentEASE", "ContrastiveRecommender"))
+        assert ours["difference"] == pytest.approx(ours["mean"] - base["mean"])
+        assert f"| {base['mean']:.4f} | {ours['mean']:.4f} | {ours['difference']:+.4f} [" in text

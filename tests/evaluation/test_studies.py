@@ -59,7 +59,13 @@ def test_weights_are_means_over_the_pairs_of_a_group(told: Any) -> None:
     assert groups["user"].nunique() == 3
     assert weights["side"].tolist() == sorted(weights["side"], reverse=True)
     assert set(weights.loc[weights["side"] == "item", "field"]) == {"id", "title", "year", "genres"}
-    assert set(weights.loc[weights["side"] == "user", "field"]) == {"id", "age", "history"}
+    assert set(weights.loc[weights["side"] == "user", "field"]) == {
+        "id",
+        "age",
+        "history",
+        "similar users",
+        "fields together",
+    }
     for row in weights.itertuples():
         own = explained[(explained["source"] == row.side) & (explained["field"] == row.field)]
         # By a loop over the pairs: what is not told weighs nothing.

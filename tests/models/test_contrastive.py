@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from recsys import ContentKNN, ContrastiveRecommender, FeatureTable, Popularity, load
+from recsys import ContentEASE, ContentKNN, ContrastiveRecommender, FeatureTable, Popularity, load
 from recsys.base import BaseRecommender
 from recsys.datasets import make_movielens_like
 from recsys.exceptions import InvalidInputError
@@ -38,17 +38,22 @@ def test_explanations_sum_to_predictions(context: bool) -> None:
         X["daytime"] = ["morning", "evening", None, "morning", "noon", "evening"]
     clicks = pd.DataFrame({"user_id": [500, 0], "item_id": ["i1", "late"]})
     explained = sums_to_predictions(model, X, interactions=clicks)
-    fields = {row: set(part["source"] + " " + part["field"]) for row, part in explained.groupby("row")}
-    of_user = {"user club", "user age"} | ({"user daytime"} if context else set())
+    in_history = explained["source"] == "history"
+    fields = {row: set(part["source"] + " " + part["field"]) for row, part in explained[~in_history].groupby("row")}
+    of_user = {"user club", "user age", "prior average user"} | ({"user daytime"} if context else set())
     of_item = {"item id", "item genres", "prior average item"}
-    assert fields[0] == {"user id", "user history"} | of_user | of_item
-    assert fields[1] == of_user | of_item
-    assert fields[2] == {"user history"} | of_item
+    of_history = {"user history", "user similar users", "user fields together"}
+    assert fields[0] == {"user id"} | of_history | of_user | of_item
+    # Without a history there is nobody to compare with; the context is corrected for all the same.
+    assert fields[1] == of_user | of_item | ({"user fields together"} if context else set())
+    assert fields[2] == {"prior average user"} | of_history | of_item
     assert fields[3] == {"prior popularity"}
     # A warm item has no id to speak of; an unseen value of the context tells nothing.
-    assert fields[4] == {"user id", "user history", "user club", "user age"} | (of_item - {"item id"})
-    assert fields[5] == {"user id", "user history"} | of_user | (of_item - {"item id"})
+    assert fields[4] == {"user id"} | of_history | (of_user - {"user daytime"}) | (of_item - {"item id"})
+    assert fields[5] == {"user id"} | of_history | of_user | (of_item - {"item id"})
     assert explained["weight"].between(0, 1).all()
+    # The items of the history are told one by one.
+    assert set(explained.loc[in_history & (explained["row"] == 2), "field"]) == {"i1"}
 
 
 def test_explanation_of_unknown_items_and_without_features() -> None:
@@ -58,11 +63,14 @@ def test_explanation_of_unknown_items_and_without_features() -> None:
     sums_to_predictions(model, X, item_features=told)
     bare = make(max_iter=3).fit(two_groups(N)[0])
     explained = sums_to_predictions(bare, two_groups(N)[0][:20])
-    assert set(explained["field"]) == {"id", "history", "average item"}
+    of_fields = explained[explained["source"] != "history"]
+    names = {"id", "history", "similar users", "fields together", "average user", "average item"}
+    assert set(of_fields["field"]) == names
 
 
 def test_warm_items_and_users_of_the_right_group_come_first() -> None:
-    model = fitted()
+    # The penalties of thousands of users would drown what 28 are like.
+    model = fitted(l2=30.0, attribute_l2=3.0)
     warm = [f"i{i}" for i in range(N) if i % 8 == 7]
     model.add_items(pd.DataFrame({"genres": [["board", "calm"]]}, index=["even"]))
     # All warm items of the data are of the odd group; the added one is of the even group.
@@ -135,6 +143,7 @@ def test_partial_fit_grows_and_keeps_what_was_learned() -> None:
     day2 = pd.DataFrame({"user_id": [0, 2, 4, 6, 1000], "item_id": ["fresh"] * 4 + ["i2"]})
     model.partial_fit(day2, item_features=pd.DataFrame({"genres": [["calm"]]}, index=["fresh"]))
     assert model.n_iter_ == 10
+    assert model.towers_ is not None
     assert len(model.towers_.user_ids) == len(model.users_) == N + 1
     assert len(model.towers_.item_ids) == len(model.items_) == len(model.item_vectors_) == N + 1
     assert model.score(X[held]) > before - 0.1
@@ -260,13 +269,81 @@ def test_a_random_state_is_drawn_from() -> None:
     assert not np.array_equal(first.item_vectors_, second.item_vectors_)
 
 
+def test_without_its_parts_it_is_the_closed_form() -> None:
+    X, users, _ = two_groups(N)
+    told: dict[str, Any] = {"user_features": FeatureTable(users)}
+    # With as many dimensions as there are items, and no content to choose, nothing depends on what is drawn.
+    bare = make(n_factors=N, memory_weight=0, residual=False, tower_weight=0).fit(X, **told)
+    closed = ContentEASE(n_factors=N, l2=bare.l2, attribute_l2=bare.attribute_l2).fit(X, **told)
+    pairs = pd.DataFrame({"user_id": [0, 7, 500, 3], "item_id": ["i2", "i4", "i3", "i1"]})
+    clicks = pd.DataFrame({"user_id": [500], "item_id": ["i1"]})
+    expected = closed.predict(pairs, interactions=clicks)
+    np.testing.assert_allclose(bare.predict(pairs, interactions=clicks), expected, rtol=1e-3, atol=1e-5)
+    assert bare.towers_ is None
+    assert bare.residual_ is None
+    assert bare.tower_vectors_.shape == (len(bare.items_), 0)
+    assert set(bare.explain(pairs, interactions=clicks)["field"]) == set(
+        closed.explain(pairs, interactions=clicks)["field"]
+    )
+
+
+@pytest.mark.parametrize(
+    "switches", [{"memory_weight": 0}, {"residual": False}, {"tower_weight": 0}, {"tower_weight": 1}], ids=str
+)
+def test_each_part_has_a_switch(switches: dict[str, Any], tmp_path: Path) -> None:
+    with_all, without = fitted(), fitted(**switches)
+    pairs = pd.DataFrame({"user_id": [0, 1, 500, 500], "item_id": ["i2", "i1", "i3", "i7"]})
+    told = {"interactions": pd.DataFrame({"user_id": [500, 500], "item_id": ["i1", "i5"]})}
+    assert not np.allclose(with_all.predict(pairs, **told), without.predict(pairs, **told))
+    fields = set(sums_to_predictions(without, pairs, **told)["field"])
+    assert ("similar users" in fields) == ("memory_weight" not in switches)
+    assert ("fields together" in fields) == ("residual" not in switches)
+    assert ("average item" in fields) == (switches.get("tower_weight") != 0)
+    without.add_items(pd.DataFrame({"genres": [["ball"]]}, index=["late"]))
+    without.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict(pairs, **told), without.predict(pairs, **told))
+    # What is switched off comes with the next fit, and goes with it.
+    X = two_groups(N)[0]
+    without.set_params(**make().get_params()).partial_fit(X[:20])
+    assert without.towers_ is not None
+    assert without.residual_ is not None
+    without.set_params(**switches).partial_fit(X[:20])
+    assert (without.towers_ is None) == (switches.get("tower_weight") == 0)
+
+
+def test_the_more_is_known_of_a_user_the_less_others_say() -> None:
+    ml, _, of_new_users, _ = movielens_like()
+    model = trained(ContrastiveRecommender)
+    history = of_new_users[of_new_users["user_id"] == of_new_users["user_id"].value_counts().index[0]]
+    weights: dict[str, list[float]] = {"similar users": [], "fields together": []}
+    for n in (1, 4, 16):
+        asked = history.tail(1)
+        told = model.explain(asked, interactions=history.head(n), user_features=FeatureTable(ml.users))
+        for field, found in weights.items():
+            found.append(told.loc[told["field"] == field, "weight"].item())
+    assert isinstance(model, ContrastiveRecommender)
+    evidence = np.array([1, 4, 16]) / (np.array([1, 4, 16]) + model.mean_history_ / 4)
+    np.testing.assert_allclose(weights["fields together"], (1 - evidence) ** 2, rtol=1e-5)
+    share = model.fitted_weights_["memory"]
+    np.testing.assert_allclose(weights["similar users"], share * (1 - evidence) ** 2, rtol=1e-5)
+
+
+def test_the_share_of_the_towers_is_found_where_it_is_not_given() -> None:
+    assert fitted(tower_weight=0.3).fitted_weights_["towers"] == 0.3
+    # Of the context the closed form knows nothing.
+    assert fitted(context=True).fitted_weights_["towers"] > 0.5
+    ml, train, _, _ = movielens_like()
+    model = make(n_factors=32, max_iter=1).fit(train, user_features=FeatureTable(ml.users))
+    assert model.fitted_weights_["towers"] == 0.2
+
+
 def test_the_bias_of_warm_items_alone_is_raised() -> None:
     model = fitted()
     assert model.warm_shift_ >= 0
-    before, warm = model.item_vectors_.copy(), model.item_counts_ == 0
+    before, warm = model.tower_vectors_.copy(), model.item_counts_ == 0
     shift, model.warm_shift_ = model.warm_shift_, model.warm_shift_ + 2
     model.add_items(pd.DataFrame({"genres": [["ball"]]}, index=pd.Index(["new"], name="item_id")))
-    after = model.item_vectors_[:-1]
+    after = model.tower_vectors_[:-1]
     np.testing.assert_allclose(after[~warm], before[~warm], rtol=1e-5)
     np.testing.assert_allclose(after[warm, :-1], before[warm, :-1], rtol=1e-5)
     np.testing.assert_allclose(after[warm, -1], before[warm, -1] + 2, rtol=1e-4)
