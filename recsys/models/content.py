@@ -275,8 +275,11 @@ class ContentEASE(VectorRecommender):
         weights = user_weights(matrix)
         roots = np.sqrt(weights)
         users *= roots[:, None]
-        system = (users.T @ users).astype(np.float64)
-        system[np.diag_indices_from(system)] += TAKERS_L2 * np.count_nonzero(weights)
+        # In double precision: users who are nearly alike have a mean that dwarfs what they differ in, and the penalty.
+        system = np.diag(np.full(users.shape[1], TAKERS_L2 * np.count_nonzero(weights)))
+        for rows in row_chunks(len(users), 2 * users.shape[1]):
+            part = users[rows].astype(np.float64)
+            system += part.T @ part
         right = Csr(sparse.diags_array(roots) @ matrix[:, hot]).T @ users
         vectors = linalg.solve(system, right.T, assume_a="pos").T
         # They are shrunk, and shall be as long as the others, all in all.

@@ -49,7 +49,7 @@ class ContrastiveRecommender(TowerPart):
       is: the optimum of a contrast of histories with users [1]_, in closed form. Its share is `memory_weight` times
       that.
     - A network corrects both, from gated fields: attributes, context and history. It learns what they leave to say of
-      histories of which a random part is shown. Without history or context it counts nothing.
+      histories of which a random part is shown. It says nothing of users without a history, unless `X` has context.
     - Two towers, with `tower_weight` of the scores, in a space of their own. A user has the fields id, attributes,
       context and history; an item has id and metadata. A gate weighs each field of each entity, knowing which are
       present and how much evidence is behind them. Training shows histories of random sizes, hides ids and fields at
@@ -70,7 +70,7 @@ class ContrastiveRecommender(TowerPart):
     l2, attribute_l2 : float, default=260.0, 300.0
         Penalties of the closed form, as in `ContentEASE`.
     memory_weight : float, default=0.35
-        Share of what is remembered of other users, for those of whom little is known.
+        Share of what is remembered of other users, for those of whom little is known; with 0 none are remembered.
     residual : bool, default=True
         Whether a network corrects what the closed form and the memory tell.
     tower_weight : float, default=None
@@ -98,7 +98,7 @@ class ContrastiveRecommender(TowerPart):
         Epochs without improvement before stopping; with `early_stopping`.
     shrink, perturb : float, default=0.4, 0.1
         `partial_fit` starts from `shrink` times the old weights of the towers plus `perturb` times fresh ones [4]_; the
-        closed form is solved again.
+        closed form is solved, and memory and correction are learned, again.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
     random_state : int, RandomState instance or None, default=None
@@ -110,7 +110,7 @@ class ContrastiveRecommender(TowerPart):
     item_vectors_, history_vectors_, attribute_vectors_, mean_history_, content_map_, content_weights_, \
     content_score_, content_scale_
         As in `ContentEASE`.
-    memory_ : UserMemory
+    memory_ : UserMemory or None
         Whom the model remembers.
     residual_ : ResidualTower or None
         The network that corrects.
@@ -119,7 +119,7 @@ class ContrastiveRecommender(TowerPart):
     towers_ : Towers or None
         The network.
     tower_vectors_ : ndarray of shape (n_items, n_tower_factors + 1), float32
-        The towers' vectors of the catalogue; the last dimension is the bias.
+        The towers' vectors of the catalogue; the last dimension is the bias. Without towers they have none.
     n_iter_ : int
         Epochs of the towers in the last fit.
     loss_curve_ : list of float
@@ -235,7 +235,8 @@ class ContrastiveRecommender(TowerPart):
             self._fit_towers(data, problem, warm, seed)
             self.tower_covariance_ = _covariance(self.tower_vectors_[np.flatnonzero(self.item_counts_)])
             if self.tower_weight is None:
-                self.fitted_weights_["towers"] = self._best_share(data, problem, seed)
+                with single_threaded_blas():
+                    self.fitted_weights_["towers"] = self._best_share(data, problem, seed)
         else:
             self._without_towers()
 
@@ -244,7 +245,9 @@ class ContrastiveRecommender(TowerPart):
         attributes = with_constant(data.user_features.matrix)
         users = self._users_of(problem.known, attributes)
         self.item_covariance_ = _covariance(self.item_vectors_[np.flatnonzero(self.item_counts_)])
-        self.memory_ = UserMemory.learn(problem.known, users, self.item_vectors_, rng)
+        self.memory_: UserMemory | None = None
+        if self.memory_weight:
+            self.memory_ = UserMemory.learn(problem.known, users, self.item_vectors_, rng)
         self.residual_: ResidualTower | None = None
         if self.residual:
             sizes = sizes_of(data, self.item_vectors_.shape[1])
@@ -263,6 +266,8 @@ class ContrastiveRecommender(TowerPart):
         self.loss_curve_: list[float] = []
         self.readout_penalty_ = self.warm_shift_ = 0.0
         self.tower_vectors_ = np.zeros((len(self.items_), 0), dtype=np.float32)
+        for name in ("readout_", "readout_intercept_", "tower_history_", "tower_covariance_"):
+            self.__dict__.pop(name, None)
 
     def _best_share(self, data: TrainingData, problem: Problem, seed: int) -> float:
         """The share of the towers with which partly shown histories are completed best, without the users' ids."""
@@ -295,7 +300,8 @@ class ContrastiveRecommender(TowerPart):
 
     def _items_appended(self) -> None:
         super()._items_appended()
-        self.memory_ = self.memory_.grown(len(self.items_))
+        if self.memory_ is not None:
+            self.memory_ = self.memory_.grown(len(self.items_))
         if self.towers_ is None:
             self.tower_vectors_ = np.zeros((len(self.items_), 0), dtype=np.float32)
         else:
@@ -308,7 +314,10 @@ class ContrastiveRecommender(TowerPart):
         return self.item_vectors_
 
     def _user_vectors(self, batch: UserBatch) -> Floats:
-        told, share = self._told(batch), np.float32(self.fitted_weights_["towers"])
+        share = np.float32(self.fitted_weights_["towers"])
+        # Whatever the number of threads, the same bits.
+        with single_threaded_blas(), few_threads(0):
+            told = self._told(batch)
         return np.column_stack([(1 - share) * told.closed, share * told.towers])
 
     def _from_evidence(self, history: Csr, attributes: Csr, codes: Codes) -> _Evidence:
@@ -319,8 +328,9 @@ class ContrastiveRecommender(TowerPart):
         base = self._users_of(history, attributes)
         share = np.where(lengths > 0, np.float32(self.fitted_weights_["memory"]), 0).reshape(-1, 1) * room
         remembered = np.zeros_like(base)
-        told = np.flatnonzero(share)
-        remembered[told] = self.memory_.attend(history[told], codes[told])
+        if self.memory_ is not None:
+            told = np.flatnonzero(share)
+            remembered[told] = self.memory_.attend(history[told], codes[told])
         spread, of_others = (_spread_of(vectors, self.item_covariance_) for vectors in (base, remembered))
         remembered *= _scale(of_others, spread)
         share *= (remembered != 0).any(axis=1, keepdims=True)
@@ -350,7 +360,9 @@ class ContrastiveRecommender(TowerPart):
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
         """Of the towers, half of the inner product is told by the user's fields, half and the bias by the item's."""
-        told, share = self._told(batch), np.float32(self.fitted_weights_["towers"])
+        share = np.float32(self.fitted_weights_["towers"])
+        with single_threaded_blas(), few_threads(0):
+            told = self._told(batch)
         vectors = (1 - share) * self.item_vectors_[items]
         memory = told.known.share[rows]
         closed = self._explain_against(batch, rows, (1 - memory) * vectors)

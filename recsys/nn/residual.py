@@ -12,12 +12,14 @@ is a quadratic form, so that its cost does not grow with the number of items.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -144,7 +146,7 @@ def train_residual(
     Returns
     -------
     list of float
-        The mean loss of each epoch.
+        The mean loss of each epoch. Where one is not finite, which is told in a warning, the tower says nothing.
     """
     rng = np.random.default_rng(seed)
     hot = torch.from_numpy(item_vectors[problem.hot])
@@ -170,6 +172,17 @@ def train_residual(
                 losses.append(float(loss.detach()))
                 step += 1
             curve.append(float(np.mean(losses)))
+            if not np.isfinite(curve[-1]):
+                for weights in tower.parameters():
+                    nn.init.zeros_(weights)
+                warnings.warn(
+                    f"Training of the correction diverged in epoch {len(curve)}: the loss is {curve[-1]}. Nothing is "
+                    f"corrected; look for features or weights of extreme size.",
+                    ConvergenceWarning,
+                    # From here through `_fit_evidence`, `_fit`, `_learn` and `fit` to the caller.
+                    stacklevel=6,
+                )
+                break
     tower.eval()
     return curve
 

@@ -363,3 +363,14 @@ def test_two_fits_agree_bit_for_bit_whatever_the_threads() -> None:
         second = make(n_factors=32).fit(X, **tables(data))
     for name in ("item_vectors_", "history_vectors_", "attribute_vectors_"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.mark.parametrize("random_state", range(8))
+def test_users_who_are_nearly_alike_can_be_told_apart(random_state: int) -> None:
+    # What these two differ in is less than rounding to single precision leaves of what they have in common.
+    X = pd.DataFrame({"user_id": [1, 1, 1, 9, 9], "item_id": ["a", "b", "z", "a", "new"]})
+    ages = FeatureTable(pd.DataFrame({"age": [30.0] * 4}, index=[1, 2, 3, 4]))
+    kinds = FeatureTable(pd.DataFrame({"kind": ["x"] * 3, "same": 1.0}, index=list("abz")))
+    model = ContentEASE(n_factors=16, random_state=random_state).fit(X, user_features=ages, item_features=kinds)
+    assert np.isfinite(model.item_vectors_).all()
+    assert model.recommend([1], 1)["item_id"].tolist() == ["new"]

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from recsys import ContentEASE, ContentKNN, ContrastiveRecommender, FeatureTable, Popularity, load
 from recsys.base import BaseRecommender
@@ -262,6 +264,20 @@ def test_two_fits_agree_bit_for_bit() -> None:
     assert not np.array_equal(first.item_vectors_, other.item_vectors_)
 
 
+def test_threads_do_not_change_what_is_predicted() -> None:
+    ml = make_movielens_like(400, 300, 9000, random_state=0)
+    X = ml.interactions[["user_id", "item_id"]]
+    model = make(n_factors=64, max_iter=1).fit(X, user_features=FeatureTable(ml.users))
+    found = []
+    before = torch.get_num_threads()
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        with threadpool_limits(n):
+            found.append(model.user_vectors(X["user_id"].unique()))
+    torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_a_random_state_is_drawn_from() -> None:
     state = np.random.RandomState(0)
     first, second = fitted(random_state=state), fitted(random_state=state)
@@ -281,6 +297,7 @@ def test_without_its_parts_it_is_the_closed_form() -> None:
     np.testing.assert_allclose(bare.predict(pairs, interactions=clicks), expected, rtol=1e-3, atol=1e-5)
     assert bare.towers_ is None
     assert bare.residual_ is None
+    assert bare.memory_ is None
     assert bare.tower_vectors_.shape == (len(bare.items_), 0)
     assert set(bare.explain(pairs, interactions=clicks)["field"]) == set(
         closed.explain(pairs, interactions=clicks)["field"]
@@ -308,6 +325,7 @@ def test_each_part_has_a_switch(switches: dict[str, Any], tmp_path: Path) -> Non
     assert without.towers_ is not None
     assert without.residual_ is not None
     without.set_params(**switches).partial_fit(X[:20])
+    assert hasattr(without, "tower_history_") == (switches.get("tower_weight") != 0)
     assert (without.towers_ is None) == (switches.get("tower_weight") == 0)
 
 

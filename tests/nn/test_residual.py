@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from recsys._sparse import Csr, empty_csr, pattern
 from recsys.features import EncodedFeatures, FeatureEncoder
@@ -108,6 +109,15 @@ def test_same_seed_same_bits_whatever_was_drawn_before() -> None:
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
     assert not torch.equal(first.out, trained(seed=1)[0].out)
+
+
+def test_divergence_is_told_and_nothing_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residual, "LEARNING_RATE", 1e30)
+    with pytest.warns(ConvergenceWarning, match=r"correction diverged in epoch \d+"):
+        tower, curve = trained()
+    assert not np.isfinite(curve[-1])
+    found = data()
+    np.testing.assert_array_equal(correct(tower, pattern(found.matrix), found.user_features), 0)
 
 
 def test_items_that_joined_later_say_nothing() -> None:
