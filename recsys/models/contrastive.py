@@ -30,7 +30,7 @@ __all__ = ["ContrastiveRecommender"]
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# Shares of the towers that are tried: less than the first is not told from it by users, and warm items gain from it.
+# Shares of the towers that are tried. Smaller ones would serve users no better, and warm items worse.
 TOWER_SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)
 # A history of this part of the mean length is half of the evidence there can be.
 HALF_EVIDENCE = 0.25
@@ -117,13 +117,13 @@ class ContrastiveRecommender(TowerPart):
     fitted_weights_ : dict of str to float
         ``memory`` and ``towers``: the shares of the last fit.
     towers_ : Towers or None
-        The network.
+        Both towers.
     tower_vectors_ : ndarray of shape (n_items, n_tower_factors + 1), float32
         The towers' vectors of the catalogue; the last dimension is the bias. Without towers they have none.
     n_iter_ : int
         Epochs of the towers in the last fit.
     loss_curve_ : list of float
-        The mean loss of each epoch.
+        The mean loss of each epoch of the towers.
     readout_penalty_ : float
         The ridge penalty that the readout has chosen by leave-one-out error.
     warm_shift_ : float
@@ -359,26 +359,30 @@ class ContrastiveRecommender(TowerPart):
         return _Told(closed, scale * towers, known, corrected, scale)
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
-        """Of the towers, half of the inner product is told by the user's fields, half and the bias by the item's."""
-        share = np.float32(self.fitted_weights_["towers"])
+        """Of the towers, half of the inner product is told by the user's fields, half and the bias by the item's.
+
+        A field that both parts heed weighs what it does in each, times the shares of the parts.
+        """
+        share = self.fitted_weights_["towers"]
         with single_threaded_blas(), few_threads(0):
             told = self._told(batch)
-        vectors = (1 - share) * self.item_vectors_[items]
+        vectors = np.float32(1 - share) * self.item_vectors_[items]
         memory = told.known.share[rows]
         closed = self._explain_against(batch, rows, (1 - memory) * vectors)
         closed["weight"] *= (1 - share) * (1 - memory)[closed["row"].to_numpy(), 0]
         added = [memory * told.known.remembered[rows], told.corrected[rows]]
-        weights = [memory, told.known.correction[rows] * (self.residual_ is not None)]
+        weights = (1 - share) * np.column_stack([memory, told.known.correction[rows] * (self.residual_ is not None)])
         told_by = np.column_stack([np.einsum("nd,nd->n", part, vectors) for part in added])
         names = ["similar users", "fields together"]
-        parts = [closed, told_fields("user", names, np.column_stack(weights), told_by)]
+        parts = [closed, told_fields("user", names, weights, told_by)]
         if self.towers_ is not None:
             towers = pd.concat([self._explain_users(batch, rows, items), self._explain_items(batch, rows, items)])
+            towers["weight"] *= share
             towers["contribution"] *= share * told.scale[rows][towers["row"].to_numpy(), 0]
             parts.append(towers)
         frame = pd.concat(parts, ignore_index=True)
         return frame.groupby(["row", "source", "field"], as_index=False, sort=False).agg(
-            weight=("weight", "max"), contribution=("contribution", "sum")
+            weight=("weight", "sum"), contribution=("contribution", "sum")
         )
 
 

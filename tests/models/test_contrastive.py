@@ -33,7 +33,7 @@ def fitted(*, context: bool = False, **params: Any) -> ContrastiveRecommender:
 
 @pytest.mark.parametrize("context", [False, True])
 def test_explanations_sum_to_predictions(context: bool) -> None:
-    model = fitted(context=context)
+    model = fitted(context=context, tower_weight=0.5)
     model.add_items(pd.DataFrame({"genres": [["ball"]]}, index=["late"]))
     X = pd.DataFrame({"user_id": [0, 7, 500, 600, 0, 0], "item_id": ["i2", "i1", "i3", "i5", "i7", "late"]})
     if context:
@@ -313,8 +313,10 @@ def test_each_part_has_a_switch(switches: dict[str, Any], tmp_path: Path) -> Non
     told = {"interactions": pd.DataFrame({"user_id": [500, 500], "item_id": ["i1", "i5"]})}
     assert not np.allclose(with_all.predict(pairs, **told), without.predict(pairs, **told))
     fields = set(sums_to_predictions(without, pairs, **told)["field"])
-    assert ("similar users" in fields) == ("memory_weight" not in switches)
-    assert ("fields together" in fields) == ("residual" not in switches)
+    # What weighs nothing is left out.
+    beside_towers = switches.get("tower_weight") != 1
+    assert ("similar users" in fields) == ("memory_weight" not in switches and beside_towers)
+    assert ("fields together" in fields) == ("residual" not in switches and beside_towers)
     assert ("average item" in fields) == (switches.get("tower_weight") != 0)
     without.add_items(pd.DataFrame({"genres": [["ball"]]}, index=["late"]))
     without.save(tmp_path / "model")
@@ -341,9 +343,25 @@ def test_the_more_is_known_of_a_user_the_less_others_say() -> None:
             found.append(told.loc[told["field"] == field, "weight"].item())
     assert isinstance(model, ContrastiveRecommender)
     evidence = np.array([1, 4, 16]) / (np.array([1, 4, 16]) + model.mean_history_ / 4)
-    np.testing.assert_allclose(weights["fields together"], (1 - evidence) ** 2, rtol=1e-5)
-    share = model.fitted_weights_["memory"]
-    np.testing.assert_allclose(weights["similar users"], share * (1 - evidence) ** 2, rtol=1e-5)
+    beside_towers = (1 - model.fitted_weights_["towers"]) * (1 - evidence) ** 2
+    assert 0 < model.fitted_weights_["towers"] < 1
+    np.testing.assert_allclose(weights["fields together"], beside_towers, rtol=1e-5)
+    np.testing.assert_allclose(weights["similar users"], model.fitted_weights_["memory"] * beside_towers, rtol=1e-5)
+
+
+def test_a_field_weighs_what_it_does_in_both_parts() -> None:
+    model = fitted()
+    asked = pd.DataFrame({"user_id": [7], "item_id": ["i1"]})
+    told = model.explain(asked).set_index("field")["weight"]
+    model.fitted_weights_ = model.fitted_weights_ | {"towers": 1.0}
+    gates = model.explain(asked).set_index("field")["weight"]
+    model.fitted_weights_ = model.fitted_weights_ | {"towers": 0.25}
+    # A user without a history: the closed form heeds all that is told of it.
+    both = model.explain(asked).set_index("field")["weight"]
+    assert both["club"] == pytest.approx(0.75 + 0.25 * gates["club"])
+    assert both["genres"] == pytest.approx(0.25 * gates["genres"])
+    assert both["average user"] == pytest.approx(0.75)
+    assert told["club"] != both["club"]
 
 
 def test_the_share_of_the_towers_is_found_where_it_is_not_given() -> None:
