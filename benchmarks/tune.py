@@ -56,9 +56,9 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
         "learning_rate": FloatDistribution(0.02, 0.1, log=True),
         "n_negatives": IntDistribution(5, 25, log=True),
     },
-    "EASE": {"l2": FloatDistribution(50, 3000, log=True)},
+    "EASE": {"l2": FloatDistribution(20, 50_000, log=True)},
     "ContentEASE": {
-        "l2": FloatDistribution(50, 2000, log=True),
+        "l2": FloatDistribution(20, 50_000, log=True),
         "attribute_l2": FloatDistribution(50, 2000, log=True),
     },
     "ContrastiveRecommender": {

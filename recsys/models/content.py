@@ -83,9 +83,9 @@ class ContentEASE(VectorRecommender):
     ----------
     n_factors : int, default=256
         Dimensions of the vectors.
-    l2 : float, default=130.0
+    l2 : float, default=300.0
         Ridge penalty of the autoencoder.
-    attribute_l2 : float, default=440.0
+    attribute_l2 : float, default=300.0
         Ridge penalty of the users' attributes.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
@@ -141,8 +141,8 @@ class ContentEASE(VectorRecommender):
         self,
         *,
         n_factors: int = 256,
-        l2: float = 130.0,
-        attribute_l2: float = 440.0,
+        l2: float = 300.0,
+        attribute_l2: float = 300.0,
         min_rating: float | None = None,
         random_state: Any = None,
     ) -> None:

@@ -34,7 +34,7 @@ class EASE(BaseRecommender):
 
     Parameters
     ----------
-    l2 : float, default=1100.0
+    l2 : float, default=1500.0
         The regularisation :math:`\lambda`. It counts in interactions: small data want a smaller one.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
@@ -62,7 +62,7 @@ class EASE(BaseRecommender):
         "min_rating": [Real, None],
     }
 
-    def __init__(self, *, l2: float = 1100.0, min_rating: float | None = None) -> None:
+    def __init__(self, *, l2: float = 1500.0, min_rating: float | None = None) -> None:
         self.l2 = l2
         self.min_rating = min_rating
 
