@@ -229,7 +229,7 @@ def with_one(vectors: Floats) -> Floats:
 
 
 def _start_from(towers: Towers, old: Towers, shrink: float, perturb: float) -> None:
-    """Shrink the old embeddings and perturb them with the fresh ones; new rows stay fresh, gates stay as old."""
+    """Shrink the old embeddings and perturb them with the fresh ones; new rows stay fresh, all else stays as old."""
     with torch.no_grad():
         for name, weights in towers.named_parameters():
             before = old.get_parameter(name)

@@ -47,7 +47,7 @@ class ContrastiveRecommender(TowerPart):
       1 / (n + 1) of its vector from content.
     - A memory of training users tells what those have whose history this may be. It is attended to by how likely that
       is: the optimum of a contrast of histories with users [1]_, in closed form. Its share is `memory_weight` times
-      that.
+      that; of users without a history it says nothing.
     - A network corrects both, from gated fields: attributes, context and history. It learns what they leave to say of
       histories of which a random part is shown. It says nothing of users without a history, unless `X` has context.
     - Two towers, with `tower_weight` of the scores, in a space of their own. A user has the fields id, attributes,
@@ -97,8 +97,8 @@ class ContrastiveRecommender(TowerPart):
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping; with `early_stopping`.
     shrink, perturb : float, default=0.4, 0.1
-        `partial_fit` starts from `shrink` times the old weights of the towers plus `perturb` times fresh ones [4]_; the
-        closed form is solved, and memory and correction are learned, again.
+        `partial_fit` starts from `shrink` times the towers' old embeddings plus `perturb` times fresh ones [4]_, and
+        from all else of them as it is; the closed form is solved, and memory and correction are learned, again.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
     random_state : int, RandomState instance or None, default=None
