@@ -84,9 +84,10 @@ class ContentEASE(VectorRecommender):
     n_factors : int, default=256
         Dimensions of the vectors.
     l2 : float, default=300.0
-        Ridge penalty of the autoencoder.
+        Ridge penalty of the autoencoder. It counts in interactions: small data want a smaller one. Of 30 users in two
+        groups, with 5 or 6 interactions each, little more than popularity is learned at 300, and the groups at 30.
     attribute_l2 : float, default=300.0
-        Ridge penalty of the users' attributes.
+        Ridge penalty of the users' attributes, which counts in users.
     min_rating : float, default=None
         Rows of `y` below it are no positives. None: rows that are not above 0.
     random_state : int, RandomState instance or None, default=None
