@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -89,10 +90,20 @@ def test_the_flagship_is_compared_with_what_it_stands_on(
     monkeypatch.setattr(quality, "RESULTS", tmp_path)
     monkeypatch.setattr(quality, "SEEDS", 1)
     quality.main(["--dataset", "100k", "--protocol", "item-cold", "--model", "contrastive", "--seeds", "1"])
-    rows = pd.DataFrame(json.loads((tmp_path / "quality-contrastive-item-cold-ml-100k.json").read_text())["rows"])
+    written = (tmp_path / "quality-contrastive-item-cold-ml-100k.json").read_text()
+    assert "NaN" not in written
+    rows = pd.DataFrame(json.loads(written)["rows"])
     text = (tmp_path / "quality-contrastive-item-cold-ml-100k.md").read_text()
     assert rows["scenario"].nunique() == 2
     for _, part in rows.groupby("scenario"):
         base, ours = (part[part["model"] == name].iloc[0] for name in ("ContentEASE", "ContrastiveRecommender"))
         assert ours["difference"] == pytest.approx(ours["mean"] - base["mean"])
         assert f"| {base['mean']:.4f} | {ours['mean']:.4f} | {ours['difference']:+.4f} [" in text
+
+
+def test_nothing_is_relative_to_a_mean_of_zero() -> None:
+    found = {"scenario": "all", "metric": "HR@10", "mean": [0.0, 0.1], "difference": [np.nan, 0.1]}
+    found |= {"difference_low": [np.nan, 0.05], "difference_high": [np.nan, 0.15]}
+    frame = pd.DataFrame(found | {"model": ["ContentEASE", "ContrastiveRecommender"]})
+    last = quality.compared_markdown(frame).splitlines()[-1]
+    assert last == "| all | HR@10 | 0.0000 | 0.1000 | +0.1000 [+0.0500, +0.1500] | - |"
