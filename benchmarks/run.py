@@ -293,8 +293,8 @@ def report(
         "environment": about,
         "seconds": round(seconds, 1),
         "splits": evaluation.splits.to_dict("records"),
-        "results": _records(table[table["group"].isin([OVERALL, *GROUPS])]),
-        "costs": _records(evaluation.costs),
+        "results": records(table[table["group"].isin([OVERALL, *GROUPS])]),
+        "costs": records(evaluation.costs),
     }
     return "\n".join(lines), values
 
@@ -318,7 +318,8 @@ def with_table(text: str, name: str, table: str) -> str:
     return re.sub(marks, lambda found: found[1] + table + found[2], text, flags=re.DOTALL)
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as JSON values, which know no NaN."""
     rounded = frame.round(6)
     return [
         {str(key): None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}

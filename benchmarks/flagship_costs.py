@@ -1,0 +1,380 @@
+"""What ContrastiveRecommender costs and what that buys: refits, accuracy by time, the profile of a fit, its growth.
+
+The studies of `benchmarks.flagship` that need the clock of the processor, and what all its studies have in common.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import clone
+
+from benchmarks import scaling
+from benchmarks.run import models, records
+from recsys import BaseRecommender, ContrastiveRecommender, FeatureTable
+from recsys.datasets import make_movielens_like
+from recsys.evaluation import Evaluation, ItemColdSplit, RandomSplit, Report, Split, UserColdSplit, ranking_metrics
+from recsys.evaluation.evaluation import OVERALL
+from recsys.exceptions import ColdStartWarning
+
+Rows = npt.NDArray[np.int64]
+
+METRICS = ("HR", "Recall", "NDCG", "MRR")
+NDCG = "NDCG@10"
+# Hot rows, few-shot users, new items.
+SCENARIOS = (RandomSplit(), UserColdSplit(k=(5,)), ItemColdSplit())
+
+# Refits: the share of rows by time before the first one, how many there are, and how each goes on from the last.
+FIRST, REFITS = 0.5, 5
+SCRATCH = "from scratch"
+WARM: dict[str, dict[str, float]] = {"shrink and perturb": {}, "plain warm start": {"shrink": 1.0, "perturb": 0.0}}
+# Without what the towers stand beside, so that differences between towers show.
+TOWERS_ALONE: dict[str, Any] = {"tower_weight": 1.0, "memory_weight": 0.0, "residual": False}
+
+EPOCHS = (1, 3, 7, 22, 44)
+# Methods and functions that a fit consists of, and below each what it mainly calls.
+STAGES = {
+    "_fit_closed_form": ("_solve", "choose_mixture", "fit"),
+    "_fit_evidence": ("learn", "train_residual"),
+    "_fit_towers": ("run_epochs", "_read_out", "_place_in_towers", "_find_shift"),
+    "_best_share": (),
+}
+# Users who are asked one by one.
+ONE_BY_ONE = 50
+# Rows, users, items: the catalogue alone grows.
+CATALOGUES = ((1_000_000, 6_040, 10_000), (1_000_000, 6_040, 100_000), (1_000_000, 6_040, 1_000_000))
+
+
+class Found(NamedTuple):
+    """What a study found: Markdown, JSON values by the name of a table, and a page, if it has one."""
+
+    text: str
+    values: dict[str, list[dict[str, Any]]]
+    page: Report | None = None
+
+
+def flagship(**parameters: Any) -> ContrastiveRecommender:
+    """The model with its defaults, but for these parameters."""
+    found = models()["ContrastiveRecommender"].set_params(**parameters)
+    assert isinstance(found, ContrastiveRecommender)
+    return found
+
+
+def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left.
+
+    Examples
+    --------
+    >>> print(as_table(["stage", "s"], [["fit", "1.5"]]), end="")
+    | stage | s |
+    | --- | ---: |
+    | fit | 1.5 |
+    """
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def differences(evaluation: Evaluation, groups: Sequence[str] = (OVERALL,), metric: str = NDCG) -> str:
+    """A Markdown table of the mean of the baseline and of paired differences to it, a row a scenario and group.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    groups : sequence of str, default=("overall",)
+    metric : str, default="NDCG@10"
+
+    Returns
+    -------
+    str
+    """
+    table = evaluation.table()
+    table = table[(table["metric"] == metric) & table["group"].isin(groups)]
+    others = [str(name) for name in table["model"].unique() if name != evaluation.baseline]
+    lines = []
+    for (scenario, group), rows in table.groupby(["scenario", "group"], sort=False):
+        by_model = {row["model"]: row for row in rows.to_dict("records")}
+        base = by_model[evaluation.baseline]["mean"]
+        cells = [difference_cell(by_model[name], base) for name in others]
+        name = str(scenario) if group == OVERALL else f"{scenario}, {group}"
+        lines.append([name, f"{base:.4f}", *cells])
+    return as_table([metric, evaluation.baseline, *others], lines)
+
+
+def difference_cell(found: Any, base: float) -> str:
+    """A paired difference with its interval, and relative to what it is a difference from."""
+    if found["error"]:
+        return f"failed: {found['error']}"
+    told = f"{found['difference']:+.4f} [{found['difference_low']:+.4f}, {found['difference_high']:+.4f}]"
+    return f"{told} ({100 * found['difference'] / base:+.1f} %)" if base else told
+
+
+def features_of(data: Any, seed: int) -> dict[str, FeatureTable]:
+    """Features in an order of their own, as equal scores rank in catalogue order."""
+    frames = {"user_features": data.users, "item_features": data.items}
+    return {name: FeatureTable(frame.sample(frac=1, random_state=seed)) for name, frame in frames.items()}
+
+
+def warm_up() -> None:
+    """Load what a first fit loads, which is no cost of a fit."""
+    data = make_movielens_like(n_users=20, n_items=20, n_interactions=100, random_state=0)
+    flagship(max_iter=1).fit(data.interactions[["user_id", "item_id"]], **features_of(data, 0))
+
+
+def cpu_seconds(function: Callable[..., Any], *arguments: Any, **options: Any) -> float:
+    """Seconds of all cores that a call takes."""
+    started = time.process_time()
+    function(*arguments, **options)
+    return time.process_time() - started
+
+
+def per_user(model: BaseRecommender, test: pd.DataFrame, **options: Any) -> pd.DataFrame:
+    """The metrics of each user of the test rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        lists = model.recommend(test["user_id"].unique(), 10, **options)
+    return ranking_metrics(lists, test, 10, METRICS).reset_index(names="user_id")
+
+
+class Record:
+    """What models that were fitted here did, as an `Evaluator` tells it; seconds are of the processor.
+
+    Parameters
+    ----------
+    baseline : str
+    """
+
+    def __init__(self, baseline: str) -> None:
+        self.baseline = baseline
+        self.per_user: list[pd.DataFrame] = []
+        self.costs: list[dict[str, Any]] = []
+
+    def add(self, found: pd.DataFrame, seconds: float, *, scenario: str, seed: int, model: str) -> None:
+        """Add the metrics of users, in groups if `found` has any."""
+        identity: dict[str, Any] = {"scenario": scenario, "seed": seed, "model": model}
+        self.per_user.append(found.assign(group=found.get("group", OVERALL), **identity))
+        nothing = {"recommend_seconds": np.nan, "peak_mib": np.nan, "cold_share": np.nan}
+        self.costs.append({**identity, "fit_seconds": seconds, **nothing, "n_users": found["user_id"].nunique()})
+
+    def evaluation(self) -> Evaluation:
+        """All that was added."""
+        costs = pd.DataFrame(self.costs)
+        splits = (
+            costs[["scenario", "seed"]].drop_duplicates().assign(hash="", sampled=False, train=0, revealed=0, test=0)
+        )
+        failures = pd.DataFrame(columns=["scenario", "seed", "model", "error"])
+        rows = pd.concat(self.per_user, ignore_index=True)
+        return Evaluation(rows, costs, splits, failures, self.baseline, metrics=[f"{name}@10" for name in METRICS])
+
+
+def day_slices(times: Any, first: float = FIRST, n: int = REFITS + 1) -> Rows:
+    """The slice of each row by time, cut where a day ends: 0 for about the first share, then 1 to n, about equal.
+
+    Parameters
+    ----------
+    times : Series of shape (n_rows,)
+        In seconds.
+    first : float
+    n : int
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), int64
+
+    Examples
+    --------
+    >>> day_slices(pd.Series(np.arange(8) * 86400), first=0.5, n=2)
+    array([0, 0, 0, 0, 1, 1, 2, 2])
+    """
+    days = times.to_numpy(np.int64) // 86_400
+    cuts = np.sort(days)[(np.linspace(first, 1, n, endpoint=False) * len(days)).astype(int)]
+    found: Rows = np.searchsorted(cuts, days, side="right")
+    return found
+
+
+def refit(data: Any, seeds: Sequence[int]) -> Found:
+    """Five refits by `partial_fit`, each judged on the slice of days that follows, beside fits from scratch."""
+    warm_up()
+    text, values = "", {}
+    for part, parameters in {"as it is by default": {}, "towers alone": TOWERS_ALONE}.items():
+        record = Record(SCRATCH)
+        for seed in seeds:
+            _refits(record, data, flagship(**parameters, random_state=seed), seed)
+        evaluation = record.evaluation()
+        seconds = evaluation.costs[evaluation.costs["scenario"] != "all refits"].pivot_table(
+            "fit_seconds", "model", "scenario", sort=False
+        )
+        total = seconds.sum(axis=1)
+        cpu = [[name, f"{total[name]:.1f}", f"{total[name] / total[SCRATCH]:.2f}"] for name in seconds.index]
+        text += f"## {part[0].upper()}{part[1:]}\n\n{differences(evaluation, (OVERALL, 'hot', 'cold-start'))}\n"
+        text += as_table(["CPU seconds", "five refits", "of from scratch"], cpu) + "\n"
+        values[part] = records(evaluation.table())
+        values[f"{part}, CPU seconds"] = records(seconds.reset_index())
+    return Found(text, values)
+
+
+def _refits(record: Record, data: Any, model: ContrastiveRecommender, seed: int) -> None:
+    X, slices = data.interactions[["user_id", "item_id"]], day_slices(data.interactions["timestamp"])
+    features = features_of(data, seed)
+    model.fit(X[slices == 0], **features)
+    fitted = {name: deepcopy(model).set_params(**parameters) for name, parameters in WARM.items()}
+    pooled = []
+    for step in range(1, REFITS + 1):
+        known, new, test = X[slices <= step], X[slices == step], X[slices == step + 1]
+        afresh = clone(model)
+        seconds = {SCRATCH: cpu_seconds(afresh.fit, known, **features)}
+        seconds |= {name: cpu_seconds(warm.partial_fit, new) for name, warm in fitted.items()}
+        for name, asked in {SCRATCH: afresh, **fitted}.items():
+            found = per_user(asked, test)
+            record.add(found, seconds[name], scenario=f"refit {step}", seed=seed, model=name)
+            hot = found["user_id"].isin(known["user_id"])
+            pooled += [(step, name, found), (step, name, found.assign(group=np.where(hot, "hot", "cold-start")))]
+    for step, name, found in pooled:
+        # A user counts once, with the mean over refits.
+        record.add(found, 0.0, scenario="all refits", seed=seed * REFITS + step, model=name)
+
+
+def contenders() -> dict[str, BaseRecommender]:
+    """The flagship after some epochs, its parts, and what is fitted in less time."""
+    beside = {name: models()[name] for name in ("ContentEASE", "EASE", "MatrixFactorization")}
+    parts: dict[str, BaseRecommender] = {
+        "closed form, memory": flagship(tower_weight=0.0, residual=False),
+        "without towers": flagship(tower_weight=0.0),
+        "towers alone": flagship(**TOWERS_ALONE),
+    }
+    return {**beside, **parts, **{f"{n} epochs": flagship(max_iter=n) for n in EPOCHS}}
+
+
+def accuracy_time(data: Any, seeds: Sequence[int]) -> Found:
+    """NDCG@10 against the CPU seconds of a fit."""
+    X = data.interactions[["user_id", "item_id"]]
+    warm_up()
+    record = Record("ContentEASE")
+    for seed in seeds:
+        features = features_of(data, seed)
+        for splitter in SCENARIOS:
+            splits = list(replace(splitter, random_state=seed).splits(X))
+            train = X.iloc[splits[0].train].sample(frac=1, random_state=seed)
+            for name, model in contenders().items():
+                if "random_state" in model.get_params():
+                    model.set_params(random_state=seed)
+                spent = cpu_seconds(model.fit, train, **features)
+                for split in splits:
+                    found = per_user(model, X.iloc[split.test], **_question(X, split))
+                    record.add(found, spent, scenario=split.name, seed=seed, model=name)
+    evaluation = record.evaluation()
+    seconds = evaluation.costs.groupby("model", sort=False)["fit_seconds"].median()
+    cpu = as_table(["model", "CPU s, median"], [[str(name), f"{value:.2f}"] for name, value in seconds.items()])
+    values = {"results": records(evaluation.table()), "costs": records(evaluation.costs)}
+    page = Report(evaluation, title=f"{data.name}: accuracy by time", notes="Seconds of a fit are of the processor.")
+    return Found(f"{differences(evaluation)}\n{cpu}", values, page)
+
+
+def _question(X: pd.DataFrame, split: Split) -> dict[str, Any]:
+    return {"interactions": X.iloc[split.revealed] if len(split.revealed) else None, "candidates": split.candidates}
+
+
+def profiled(model: ContrastiveRecommender, X: pd.DataFrame, **features: Any) -> list[dict[str, Any]]:
+    """Where the CPU seconds of a fit go.
+
+    Returns
+    -------
+    list of dict
+        A row a function: ``function``, ``place``, ``calls``, ``own`` (CPU seconds in itself), ``all`` (with what it
+        calls).
+    """
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(model.fit, X, **features)
+    stats: Any = pstats.Stats(profile)
+    return [
+        {
+            "function": function,
+            "place": file.replace("\\", "/").split("/recsys/")[-1],
+            "calls": calls,
+            "own": own,
+            "all": total,
+        }
+        for (file, _, function), (_, calls, own, total, _) in stats.stats.items()
+    ]
+
+
+def seconds_of(rows: list[dict[str, Any]], function: str) -> float:
+    """CPU seconds of a function of this package by its name, with what it calls."""
+    return float(
+        sum(row["all"] for row in rows if row["function"] == function and row["place"].startswith(("models", "nn")))
+    )
+
+
+def _stages(rows: list[dict[str, Any]], total: float) -> Iterator[list[str]]:
+    for stage, parts in STAGES.items():
+        for name in (stage, *parts):
+            seconds = seconds_of(rows, name)
+            yield [f"`{name}`" if name == stage else f"– `{name}`", f"{seconds:.2f}", f"{100 * seconds / total:.0f} %"]
+
+
+def profile(data: Any, seeds: Sequence[int]) -> Found:
+    """The stages of one fit on all rows, what bounds them, and what requests take."""
+    warm_up()
+    X = data.interactions[["user_id", "item_id"]]
+    model = flagship(random_state=seeds[0])
+    rows = profiled(model, X, **features_of(data, seeds[0]))
+    total = next(row["all"] for row in rows if row["function"] == "_fit" and row["place"] == "models/contrastive.py")
+    busiest = sorted(rows, key=lambda row: -row["own"])[:10]
+    own = [
+        [
+            f"`{row['function'].strip('<>')}`",
+            f"{row['calls']:,}",
+            f"{row['own']:.2f}",
+            f"{100 * row['own'] / total:.0f} %",
+        ]
+        for row in busiest
+    ]
+    users = X["user_id"].unique()
+    everyone = cpu_seconds(model.recommend, users, 10)
+    alone = [cpu_seconds(model.recommend, [user], 10) for user in users[:ONE_BY_ONE]]
+    requests = [
+        ["all users at once", f"{1000 * everyone / len(users):.3f}"],
+        ["one user", f"{1000 * np.median(alone):.2f}"],
+    ]
+    text = f"One fit, {total:.1f} CPU seconds.\n\n" + as_table(["stage", "CPU s", "of all"], list(_stages(rows, total)))
+    text += "\nMost time of their own:\n\n" + as_table(["function", "calls", "CPU s", "of all"], own)
+    text += "\n" + as_table(["`recommend`, k = 10", "CPU ms a user"], requests)
+    stages = [
+        {"stage": name, "cpu": seconds_of(rows, name)} for stage, parts in STAGES.items() for name in (stage, *parts)
+    ]
+    return Found(text, {"stages": stages, "busiest": busiest, "requests": [{"all": everyone, "alone": alone}]})
+
+
+def growth(data: Any, seeds: Sequence[int]) -> Found:
+    """CPU seconds of a fit by rows, and by items while rows and users stay as many; all generated."""
+    warm_up()
+    rows = [scaling.in_a_process("ContrastiveRecommender", shape) for shape in scaling.SHAPES]
+    by_rows = [
+        [f"{row['rows']:,}", f"{row['cpu']:.1f}", f"{1e6 * row['cpu'] / row['rows']:.1f}", f"{row['mib']:.0f}"]
+        for row in rows
+    ]
+    items = [_by_stage(shape, seeds[0]) for shape in CATALOGUES]
+    by_items = [[f"{row['items']:,}", f"{row['met']:,}", *(f"{row[stage]:.1f}" for stage in STAGES)] for row in items]
+    text = as_table(["rows", "CPU s", "µs a row", "MiB"], by_rows)
+    text += f"\nExponent over rows: {scaling.exponent(rows):.2f}.\n\n"
+    text += f"{CATALOGUES[0][0]:,} rows, {CATALOGUES[0][1]:,} users; CPU seconds of the stages:\n\n"
+    text += as_table(["items", "of them in rows", *(f"`{stage}`" for stage in STAGES)], by_items)
+    return Found(text, {"rows": rows, "items": items})
+
+
+def _by_stage(shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
+    n_rows, n_users, n_items = shape
+    data = make_movielens_like(n_users=n_users, n_items=n_items, n_interactions=n_rows, random_state=seed)
+    X = data.interactions[["user_id", "item_id"]]
+    found = profiled(flagship(random_state=seed), X)
+    told = {"items": n_items, "met": X["item_id"].nunique()}
+    return {**told, **{stage: seconds_of(found, stage) for stage in STAGES}}
