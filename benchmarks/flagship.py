@@ -36,6 +36,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from benchmarks.flagship_costs import (
     NDCG,
+    OURS,
     SCENARIOS,
     TOWERS_ALONE,
     Found,
@@ -96,7 +97,6 @@ NEW_ITEMS_AND_FEW_SHOT = (ItemColdSplit(), UserColdSplit(k=(5,)))
 # Of items in the rich field, at most, and the singular vectors that they are made from.
 N_GROUPS, N_VECTORS = 50, 32
 
-OURS = "ContrastiveRecommender"
 PAPER = ("MatrixFactorization", "LightGBMRecommender", "DeepFM", "AutoRec")
 # By the scenario for which parameters were chosen.
 SETTINGS: dict[str, tuple[Any, ...]] = {

@@ -9,9 +9,10 @@ import cProfile
 import pstats
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ Rows = npt.NDArray[np.int64]
 
 METRICS = ("HR", "Recall", "NDCG", "MRR")
 NDCG = "NDCG@10"
+OURS = "ContrastiveRecommender"
 # Hot rows, few-shot users, new items.
 SCENARIOS = (RandomSplit(), UserColdSplit(k=(5,)), ItemColdSplit())
 
@@ -42,17 +44,19 @@ WARM: dict[str, dict[str, float]] = {"shrink and perturb": {}, "plain warm start
 TOWERS_ALONE: dict[str, Any] = {"tower_weight": 1.0, "memory_weight": 0.0, "residual": False}
 
 EPOCHS = (1, 3, 7, 22, 44)
-# Methods and functions that a fit consists of, and below each what it mainly calls.
+# What a fit consists of, module and function, and below each what it mainly calls.
 STAGES = {
-    "_fit_closed_form": ("_solve", "choose_mixture", "fit"),
-    "_fit_evidence": ("learn", "train_residual"),
-    "_fit_towers": ("run_epochs", "_read_out", "_place_in_towers", "_find_shift"),
-    "_best_share": (),
+    "content._fit_closed_form": ("content._solve", "_kernel_ridge.choose_mixture", "_kernel_ridge.fit"),
+    "contrastive._fit_evidence": ("_user_memory.learn", "residual.train_residual"),
+    "_tower_part._fit_towers": ("training.run_epochs", "_tower_part._read_out", "_tower_part._find_shift"),
+    "contrastive._best_share": (),
 }
 # Users who are asked one by one.
 ONE_BY_ONE = 50
-# Rows, users, items: the catalogue alone grows.
+N_BUSIEST = 10
+# Rows, users, items: the catalogue alone grows. The epochs of the towers are where the softmax is.
 CATALOGUES = ((1_000_000, 6_040, 10_000), (1_000_000, 6_040, 100_000), (1_000_000, 6_040, 1_000_000))
+GROWING = (*STAGES, "training.run_epochs")
 
 
 class Found(NamedTuple):
@@ -65,7 +69,7 @@ class Found(NamedTuple):
 
 def flagship(**parameters: Any) -> ContrastiveRecommender:
     """The model with its defaults, but for these parameters."""
-    found = models()["ContrastiveRecommender"].set_params(**parameters)
+    found = models()[OURS].set_params(**parameters)
     assert isinstance(found, ContrastiveRecommender)
     return found
 
@@ -122,12 +126,6 @@ def features_of(data: Any, seed: int) -> dict[str, FeatureTable]:
     """Features in an order of their own, as equal scores rank in catalogue order."""
     frames = {"user_features": data.users, "item_features": data.items}
     return {name: FeatureTable(frame.sample(frac=1, random_state=seed)) for name, frame in frames.items()}
-
-
-def warm_up() -> None:
-    """Load what a first fit loads, which is no cost of a fit."""
-    data = make_movielens_like(n_users=20, n_items=20, n_interactions=100, random_state=0)
-    flagship(max_iter=1).fit(data.interactions[["user_id", "item_id"]], **features_of(data, 0))
 
 
 def cpu_seconds(function: Callable[..., Any], *arguments: Any, **options: Any) -> float:
@@ -203,7 +201,7 @@ def day_slices(times: Any, first: float = FIRST, n: int = REFITS + 1) -> Rows:
 
 def refit(data: Any, seeds: Sequence[int]) -> Found:
     """Five refits by `partial_fit`, each judged on the slice of days that follows, beside fits from scratch."""
-    warm_up()
+    scaling.warm_up(OURS)
     text, values = "", {}
     for part, parameters in {"as it is by default": {}, "towers alone": TOWERS_ALONE}.items():
         record = Record(SCRATCH)
@@ -251,13 +249,13 @@ def contenders() -> dict[str, BaseRecommender]:
         "without towers": flagship(tower_weight=0.0),
         "towers alone": flagship(**TOWERS_ALONE),
     }
-    return {**beside, **parts, **{f"{n} epochs": flagship(max_iter=n) for n in EPOCHS}}
+    return {**beside, **parts, **{f"max_iter={n}": flagship(max_iter=n) for n in EPOCHS}}
 
 
 def accuracy_time(data: Any, seeds: Sequence[int]) -> Found:
     """NDCG@10 against the CPU seconds of a fit."""
     X = data.interactions[["user_id", "item_id"]]
-    warm_up()
+    scaling.warm_up(OURS)
     record = Record("ContentEASE")
     for seed in seeds:
         features = features_of(data, seed)
@@ -289,16 +287,15 @@ def profiled(model: ContrastiveRecommender, X: pd.DataFrame, **features: Any) ->
     Returns
     -------
     list of dict
-        A row a function: ``function``, ``place``, ``calls``, ``own`` (CPU seconds in itself), ``all`` (with what it
-        calls).
+        A row a function: ``function``, with its module if it is of Python, ``calls``, ``own`` (CPU seconds in itself),
+        ``all`` (with what it calls).
     """
     profile = cProfile.Profile(time.process_time)
     profile.runcall(model.fit, X, **features)
     stats: Any = pstats.Stats(profile)
     return [
         {
-            "function": function,
-            "place": file.replace("\\", "/").split("/recsys/")[-1],
+            "function": function.strip("<>") if file == "~" else f"{Path(file).stem}.{function}",
             "calls": calls,
             "own": own,
             "all": total,
@@ -308,66 +305,50 @@ def profiled(model: ContrastiveRecommender, X: pd.DataFrame, **features: Any) ->
 
 
 def seconds_of(rows: list[dict[str, Any]], function: str) -> float:
-    """CPU seconds of a function of this package by its name, with what it calls."""
-    return float(
-        sum(row["all"] for row in rows if row["function"] == function and row["place"].startswith(("models", "nn")))
-    )
-
-
-def _stages(rows: list[dict[str, Any]], total: float) -> Iterator[list[str]]:
-    for stage, parts in STAGES.items():
-        for name in (stage, *parts):
-            seconds = seconds_of(rows, name)
-            yield [f"`{name}`" if name == stage else f"– `{name}`", f"{seconds:.2f}", f"{100 * seconds / total:.0f} %"]
+    """CPU seconds of a function, with what it calls."""
+    return float(sum(row["all"] for row in rows if row["function"] == function))
 
 
 def profile(data: Any, seeds: Sequence[int]) -> Found:
     """The stages of one fit on all rows, what bounds them, and what requests take."""
-    warm_up()
+    scaling.warm_up(OURS)
     X = data.interactions[["user_id", "item_id"]]
     model = flagship(random_state=seeds[0])
     rows = profiled(model, X, **features_of(data, seeds[0]))
-    total = next(row["all"] for row in rows if row["function"] == "_fit" and row["place"] == "models/contrastive.py")
-    busiest = sorted(rows, key=lambda row: -row["own"])[:10]
-    own = [
-        [
-            f"`{row['function'].strip('<>')}`",
-            f"{row['calls']:,}",
-            f"{row['own']:.2f}",
-            f"{100 * row['own'] / total:.0f} %",
-        ]
-        for row in busiest
-    ]
+    total = seconds_of(rows, "contrastive._fit")
+
+    def cells(seconds: float) -> list[str]:
+        return [f"{seconds:.2f}", f"{100 * seconds / total:.0f} %"]
+
+    stages = {name: seconds_of(rows, name) for stage, parts in STAGES.items() for name in (stage, *parts)}
+    of_stages = [[f"`{name}`" if name in STAGES else f"– `{name}`", *cells(spent)] for name, spent in stages.items()]
+    busiest = sorted(rows, key=lambda row: -row["own"])[:N_BUSIEST]
+    of_busiest = [[f"`{row['function']}`", f"{row['calls']:,}", *cells(row["own"])] for row in busiest]
     users = X["user_id"].unique()
-    everyone = cpu_seconds(model.recommend, users, 10)
-    alone = [cpu_seconds(model.recommend, [user], 10) for user in users[:ONE_BY_ONE]]
-    requests = [
-        ["all users at once", f"{1000 * everyone / len(users):.3f}"],
-        ["one user", f"{1000 * np.median(alone):.2f}"],
-    ]
-    text = f"One fit, {total:.1f} CPU seconds.\n\n" + as_table(["stage", "CPU s", "of all"], list(_stages(rows, total)))
-    text += "\nMost time of their own:\n\n" + as_table(["function", "calls", "CPU s", "of all"], own)
-    text += "\n" + as_table(["`recommend`, k = 10", "CPU ms a user"], requests)
-    stages = [
-        {"stage": name, "cpu": seconds_of(rows, name)} for stage, parts in STAGES.items() for name in (stage, *parts)
-    ]
-    return Found(text, {"stages": stages, "busiest": busiest, "requests": [{"all": everyone, "alone": alone}]})
+    together = 1000 * cpu_seconds(model.recommend, users, 10) / len(users)
+    alone = 1000 * float(np.median([cpu_seconds(model.recommend, [user], 10) for user in users[:ONE_BY_ONE]]))
+    text = f"One fit, {total:.1f} CPU seconds.\n\n{as_table(['stage', 'CPU s', 'of all'], of_stages)}"
+    text += f"\nMost time of their own:\n\n{as_table(['function', 'calls', 'CPU s', 'of all'], of_busiest)}\n"
+    requests = [["all users at once", f"{together:.3f}"], ["one user", f"{alone:.2f}"]]
+    text += as_table(["`recommend`, k = 10", "CPU ms a user"], requests)
+    values = {"stages": [stages], "busiest": busiest, "recommend": [{"together": together, "alone": alone}]}
+    return Found(text, values)
 
 
 def growth(data: Any, seeds: Sequence[int]) -> Found:
     """CPU seconds of a fit by rows, and by items while rows and users stay as many; all generated."""
-    warm_up()
-    rows = [scaling.in_a_process("ContrastiveRecommender", shape) for shape in scaling.SHAPES]
+    scaling.warm_up(OURS)
+    rows = [scaling.in_a_process(OURS, shape) for shape in scaling.SHAPES]
     by_rows = [
         [f"{row['rows']:,}", f"{row['cpu']:.1f}", f"{1e6 * row['cpu'] / row['rows']:.1f}", f"{row['mib']:.0f}"]
         for row in rows
     ]
     items = [_by_stage(shape, seeds[0]) for shape in CATALOGUES]
-    by_items = [[f"{row['items']:,}", f"{row['met']:,}", *(f"{row[stage]:.1f}" for stage in STAGES)] for row in items]
+    by_items = [[f"{row['items']:,}", f"{row['met']:,}", *(f"{row[stage]:.1f}" for stage in GROWING)] for row in items]
     text = as_table(["rows", "CPU s", "µs a row", "MiB"], by_rows)
     text += f"\nExponent over rows: {scaling.exponent(rows):.2f}.\n\n"
     text += f"{CATALOGUES[0][0]:,} rows, {CATALOGUES[0][1]:,} users; CPU seconds of the stages:\n\n"
-    text += as_table(["items", "of them in rows", *(f"`{stage}`" for stage in STAGES)], by_items)
+    text += as_table(["items", "of them in rows", *(f"`{stage}`" for stage in GROWING)], by_items)
     return Found(text, {"rows": rows, "items": items})
 
 
@@ -377,4 +358,4 @@ def _by_stage(shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
     X = data.interactions[["user_id", "item_id"]]
     found = profiled(flagship(random_state=seed), X)
     told = {"items": n_items, "met": X["item_id"].nunique()}
-    return {**told, **{stage: seconds_of(found, stage) for stage in STAGES}}
+    return {**told, **{stage: seconds_of(found, stage) for stage in GROWING}}
