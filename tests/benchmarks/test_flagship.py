@@ -39,9 +39,15 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make_movielens_like(n_users=60, n_items=40, n_interactions=900, random_state=0)
 
 
-def overall(evaluation: Evaluation, metric: str = "NDCG@10") -> pd.DataFrame:
-    table = evaluation.table()
-    return table[(table["group"] == "overall") & (table["metric"] == metric)].set_index(["scenario", "model"])
+def told(rows: Any, column: str = "mean") -> dict[tuple[str, str], Any]:
+    """NDCG@10 of all test rows, by scenario and model."""
+    table = pd.DataFrame(rows).query("group == 'overall' and metric == 'NDCG@10'")
+    return dict(zip(zip(table["scenario"], table["model"], strict=True), table[column], strict=True))
+
+
+def alone(splitter: Any, model: Any, data: Any) -> dict[tuple[str, str], Any]:
+    """The same of one model that was evaluated by itself, as "model"."""
+    return told(Evaluator([splitter], baseline="model").evaluate({"model": model}, data).table())
 
 
 def test_variants_of_data_are_compared_on_the_same_splits(data: Any) -> None:
@@ -53,10 +59,10 @@ def test_variants_of_data_are_compared_on_the_same_splits(data: Any) -> None:
     assert found.baseline == "with"
     assert len(found.splits) == 2
     together = Evaluator([RandomSplit()], seeds=[0, 1]).evaluate({"with": EASE(), "Popularity": Popularity()}, data)
-    ours, theirs = overall(found), overall(together)
-    assert ours.loc[("random", "with"), "mean"] == theirs.loc[("random", "with"), "mean"]
-    expected = theirs.loc[("random", "Popularity"), "mean"] - theirs.loc[("random", "with"), "mean"]
-    assert ours.loc[("random", "without"), "difference"] == pytest.approx(expected)
+    expected = told(together.table())
+    assert told(found.table())["random", "with"] == expected["random", "with"]
+    difference = expected["random", "Popularity"] - expected["random", "with"]
+    assert told(found.table(), "difference")["random", "without"] == pytest.approx(difference)
 
 
 def test_an_ablation_measures_every_part_against_the_full_model(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,27 +71,22 @@ def test_an_ablation_measures_every_part_against_the_full_model(data: Any, monke
     monkeypatch.setattr(flagship, "WITHOUT", parts)
     monkeypatch.setattr(flagship, "WITHOUT_IN_TOWERS", {"no contrast": {"contrast_weight": 0.0}})
     found = flagship.ablation(data, [0])
-    rows = pd.DataFrame(found.values["full"]).query("group == 'overall' and metric == 'NDCG@10'")
-    assert (rows["error"] == "").all()
-    cold = rows[rows["scenario"] == "item-cold (cold candidates)"].set_index("model")["mean"]
-    assert len(cold) == 6
-    bare = flagship.with_features(data, users=None)
+    assert not any(told(found.values["full"], "error").values())
+    means, scenario = told(found.values["full"]), "item-cold (cold candidates)"
+    assert len(means) == 2 * 6
+    splitter = run.splitters()["item-cold"]
     for name, parameters in parts.items():
-        alone = Evaluator([run.splitters()["item-cold"]], baseline=name)
-        again = overall(alone.evaluate({name: flagship.flagship(**parameters)}, data))
-        assert cold[name] == pytest.approx(again.loc[("item-cold (cold candidates)", name), "mean"], abs=1e-6)
-    alone = Evaluator([run.splitters()["item-cold"]], baseline="ours")
-    again = overall(alone.evaluate({"ours": flagship.flagship()}, bare))
-    expected = again.loc[("item-cold (cold candidates)", "ours"), "mean"]
-    assert cold["no attributes of users"] == pytest.approx(expected, abs=1e-6)
+        again = alone(splitter, flagship_costs.flagship(**parameters), data)
+        assert means[scenario, name] == pytest.approx(again[scenario, "model"], abs=1e-6)
+    again = alone(splitter, flagship_costs.flagship(), flagship.with_features(data, users=None))
+    assert means[scenario, "no attributes of users"] == pytest.approx(again[scenario, "model"], abs=1e-6)
     assert found.page is not None
     assert found.page.ablation is found.page.evaluation
-    towers = pd.DataFrame(found.values["towers alone"])
-    assert set(towers["model"]) == {"towers alone", "no contrast"}
+    assert {model for _, model in told(found.values["towers alone"])} == {"towers alone", "no contrast"}
 
 
 def test_every_switch_is_a_parameter_of_the_model() -> None:
-    for parameters in (*flagship.WITHOUT.values(), *flagship.WITHOUT_IN_TOWERS.values(), flagship.TOWERS_ALONE):
+    for parameters in (*flagship.WITHOUT.values(), *flagship.WITHOUT_IN_TOWERS.values(), flagship_costs.TOWERS_ALONE):
         assert parameters.keys() <= ContrastiveRecommender().get_params().keys()
 
 
@@ -95,13 +96,12 @@ def test_learning_rates_are_tried_in_the_whole_model_and_in_towers_alone(
     monkeypatch.setattr(flagship, "RATES", np.array([1e-3, 1e-2]))
     monkeypatch.setattr(flagship, "SCENARIOS", (RandomSplit(),))
     found = flagship.learning_rate(data, [0])
-    rows = pd.DataFrame(found.values["results"]).query("group == 'overall' and metric == 'NDCG@10'")
-    assert set(rows["scenario"]) == {"random", "random, towers alone"}
-    means = rows.set_index(["scenario", "model"])["mean"]
-    model = flagship.flagship(**flagship.TOWERS_ALONE, learning_rate=0.01)
-    again = overall(Evaluator([RandomSplit()], baseline="0.01").evaluate({"0.01": model}, data))
-    assert means["random, towers alone", "0.01"] == pytest.approx(again.loc[("random", "0.01"), "mean"], abs=1e-6)
-    best = means["random, towers alone"].idxmax()
+    means = told(found.values["results"])
+    assert {scenario for scenario, _ in means} == {"random", "random, towers alone"}
+    model = flagship_costs.flagship(**flagship_costs.TOWERS_ALONE, learning_rate=0.01)
+    again = alone(RandomSplit(), model, data)
+    assert means["random, towers alone", "0.01"] == pytest.approx(again["random", "model"], abs=1e-6)
+    best = max(("0.001", "0.01"), key=lambda rate: means["random, towers alone", rate])
     [line] = [line for line in found.text.splitlines() if line.startswith("| random, towers alone")]
     assert line.endswith(f"| {best} |")
     assert found.page is not None
@@ -123,14 +123,11 @@ def test_junk_is_drawn_anew_for_each_seed_and_tells_nothing() -> None:
 
 def test_junk_is_added_to_items_and_to_users_apart(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flagship, "NEW_ITEMS_AND_FEW_SHOT", (ItemColdSplit(),))
-    rows = pd.DataFrame(flagship.junk_field(data, [0]).values["results"])
-    rows = rows.query("group == 'overall' and metric == 'NDCG@10' and scenario == 'item-cold (cold candidates)'")
-    means = rows.set_index("model")["mean"]
-    noisy = flagship.with_features(data, users=flagship.with_junk(data.users, 0))
-    again = overall(Evaluator([ItemColdSplit()], baseline="ours").evaluate({"ours": flagship.flagship()}, noisy))
-    expected = again.loc[("item-cold (cold candidates)", "ours"), "mean"]
-    assert means["ten random fields of users"] == pytest.approx(expected, abs=1e-6)
-    assert list(means.index) == ["without", "ten random fields of items", "ten random fields of users"]
+    means, scenario = told(flagship.junk_field(data, [0]).values["results"]), "item-cold (cold candidates)"
+    for part in ("items", "users"):
+        noisy = flagship.with_features(data, **{part: flagship.with_junk(getattr(data, part), 0)})
+        expected = alone(ItemColdSplit(), flagship_costs.flagship(), noisy)[scenario, "model"]
+        assert means[scenario, f"ten random fields of {part}"] == pytest.approx(expected, abs=1e-6)
 
 
 def blocks(n_users: int = 40, n_items: int = 40) -> Any:
@@ -173,10 +170,8 @@ def test_a_rich_field_is_found(data: Any, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(flagship, "N_GROUPS", 2)
     monkeypatch.setattr(flagship, "NEW_ITEMS_AND_FEW_SHOT", (ItemColdSplit(),))
     found = flagship.rich_field(blocks(), [0])
-    rows = pd.DataFrame(found.values["results"])
-    rows = rows.query("group == 'overall' and metric == 'NDCG@10' and scenario == 'item-cold (cold candidates)'")
-    means = rows.set_index("model")["mean"]
-    assert means["with the field"] > means["without"] + 0.1
+    means, scenario = told(found.values["results"]), "item-cold (cold candidates)"
+    assert means[scenario, "with the field"] > means[scenario, "without"] + 0.1
     [terms] = found.values["closed form"]
     assert max(terms, key=lambda term: terms[term]).startswith("taste")
     assert "taste" in set(pd.DataFrame(found.values["weights"])["field"])
@@ -196,10 +191,10 @@ def test_the_best_of_the_others_is_picked_in_each_metric() -> None:
     failures = pd.DataFrame(columns=["scenario", "seed", "model", "error"])
     rows = pd.concat(frames, ignore_index=True)
     evaluation = Evaluation(rows, splits, splits, failures, "A", metrics=["NDCG@10", "HR@10"])
-    found = flagship.against_best(evaluation, ["A", "B"], "ours").set_index("metric")
-    assert found.loc["NDCG@10", ["best", "of_best", "mean"]].tolist() == ["B", pytest.approx(0.4), pytest.approx(0.5)]
-    assert found.loc["NDCG@10", ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
-    assert found.loc["HR@10", ["best", "difference"]].tolist() == ["A", 0.0]
+    ndcg, hr = flagship.against_best(evaluation, ["A", "B"], "ours").to_dict("records")
+    assert (ndcg["metric"], ndcg["best"], hr["metric"], hr["best"]) == ("NDCG@10", "B", "HR@10", "A")
+    assert [ndcg[key] for key in ("of_best", "mean", "difference")] == pytest.approx([0.4, 0.5, 0.1])
+    assert [ndcg["low"], ndcg["high"], hr["difference"]] == pytest.approx([0.1, 0.1, 0.0])
 
 
 def test_the_first_five_are_revealed_and_all_the_rest_is_tested(data: Any) -> None:
@@ -237,15 +232,15 @@ def test_sparse_users_share_a_train_set_with_all_users() -> None:
 
 
 @pytest.mark.parametrize(
-    ("study", "dataset", "told"),
+    ("study", "dataset", "note"),
     [
         ("refit", "ml-1m", "7.9 % of timestamps estimated"),
         ("first-five", "ml-1m", "7.9 % of timestamps estimated"),
         ("first-five", "ml-100k", "Parameters were chosen on validation rows"),
     ],
 )
-def test_a_reader_is_told_of_timestamps_and_of_parameters(study: str, dataset: str, told: str) -> None:
-    assert told in flagship.notes(study, dataset, 3)
+def test_a_reader_is_told_of_timestamps_and_of_parameters(study: str, dataset: str, note: str) -> None:
+    assert note in flagship.notes(study, dataset, 3)
 
 
 @pytest.mark.parametrize(("study", "dataset"), [("junk-field", "ml-1m"), ("scaling", "generated")])
@@ -258,8 +253,8 @@ def test_what_a_study_found_is_printed_and_written(
 ) -> None:
     del ml_100k
     monkeypatch.setenv("RECSYS_DATA_HOME", str(data_home))
-    told = flagship_costs.Found("| a |\n", {"results": [{"mean": 0.5, "difference": None}]})
-    monkeypatch.setitem(flagship.STUDIES, "refit", lambda data, seeds: told)
+    result = flagship_costs.Found("| a |\n", {"results": [{"mean": 0.5, "difference": None}]})
+    monkeypatch.setitem(flagship.STUDIES, "refit", lambda data, seeds: result)
     flagship.main(["--study", "refit", "--seeds", "2", "--output", str(tmp_path / "new")])
     text = (tmp_path / "new" / "flagship-refit-ml-100k.md").read_text()
     assert text.startswith("# ml-100k: refit\n\n2 seed(s), ")
