@@ -200,8 +200,8 @@ def junk_field(data: Any, seeds: Sequence[int]) -> Found:
         }
         variants = {name: (flagship(), each) for name, each in noisy.items()}
         parts.append(evaluated(variants, NEW_ITEMS_AND_FEW_SHOT, [seed]))
-    evaluation = joined(parts)
-    return Found(differences(evaluation), {"results": records(evaluation.table())})
+    of_items = with_features(data, items=with_junk(data.items, seeds[0]))
+    return _with_weights(joined(parts), of_items, seeds[0], f"{data.name}: fields that tell nothing")
 
 
 def with_rich_field(data: Any, seed: int) -> tuple[Any, Any]:
@@ -240,23 +240,24 @@ def rich_field(data: Any, seeds: Sequence[int]) -> Found:
         plain, rich = with_rich_field(data, seed)
         variants = {"without": (flagship(), plain), "with the field": (flagship(), rich)}
         parts.append(evaluated(variants, NEW_ITEMS_AND_FEW_SHOT, [seed]))
-    evaluation = joined(parts)
-    plain, rich = with_rich_field(data, seeds[0])
-    weights, of_closed_form = heeded(rich, seeds[0])
+    _, rich = with_rich_field(data, seeds[0])
+    return _with_weights(joined(parts), rich, seeds[0], f"{data.name}: a field that tells much")
+
+
+def _with_weights(evaluation: Evaluation, data: Any, seed: int, title: str) -> Found:
+    """What a field changed, and how much a model heeds it and the others."""
+    weights, of_closed_form = heeded(data, seed)
     gates = weights[weights["side"] == "item"].pivot_table("weight", "field", "group", sort=False, observed=True)
-    text = f"{differences(evaluation)}\nWeights that `explain` tells of fields of items:\n\n"
-    text += as_table(
-        ["field", *map(str, gates.columns)],
-        [
-            [str(name), *(f"{value:.3f}" for value in row)]
-            for name, row in zip(gates.index, gates.to_numpy(), strict=True)
-        ],
-    )
+    by_field = [
+        [str(name), *(f"{value:.3f}" for value in row)] for name, row in zip(gates.index, gates.to_numpy(), strict=True)
+    ]
     terms = sorted(of_closed_form.items(), key=lambda term: -term[1])
-    text += "\nWeights of fields and products of them in the closed form:\n\n"
+    text = f"{differences(evaluation)}\nWeights that `explain` tells of fields of items:\n\n"
+    text += as_table(["field", *map(str, gates.columns)], by_field)
+    text += "\nWeights of fields, and of products of them, in the closed form:\n\n"
     text += as_table(["term", "weight"], [[name, f"{weight:.3f}"] for name, weight in terms])
     values = {"results": records(evaluation.table()), "weights": records(weights), "closed form": [of_closed_form]}
-    return Found(text, values, Report(evaluation, title=f"{data.name}: a rich field", weights=weights))
+    return Found(text, values, Report(evaluation, title=title, weights=weights))
 
 
 def heeded(data: Any, seed: int, n_pairs: int = 20_000) -> tuple[pd.DataFrame, dict[str, float]]:

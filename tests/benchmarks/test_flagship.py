@@ -123,11 +123,13 @@ def test_junk_is_drawn_anew_for_each_seed_and_tells_nothing() -> None:
 
 def test_junk_is_added_to_items_and_to_users_apart(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flagship, "NEW_ITEMS_AND_FEW_SHOT", (ItemColdSplit(),))
-    means, scenario = told(flagship.junk_field(data, [0]).values["results"]), "item-cold (cold candidates)"
+    found = flagship.junk_field(data, [0])
+    means, scenario = told(found.values["results"]), "item-cold (cold candidates)"
     for part in ("items", "users"):
         noisy = flagship.with_features(data, **{part: flagship.with_junk(getattr(data, part), 0)})
         expected = alone(ItemColdSplit(), flagship_costs.flagship(), noisy)[scenario, "model"]
         assert means[scenario, f"ten random fields of {part}"] == pytest.approx(expected, abs=1e-6)
+    assert {"genres", "junk 0", "junk 9"} <= set(pd.DataFrame(found.values["weights"])["field"])
 
 
 def blocks(n_users: int = 40, n_items: int = 40) -> Any:
