@@ -38,7 +38,7 @@ SCENARIOS = (RandomSplit(), UserColdSplit(k=(5,)), ItemColdSplit())
 
 # Refits: the share of rows by time before the first one, how many there are, and how each goes on from the last.
 FIRST, REFITS = 0.5, 5
-SCRATCH = "from scratch"
+SCRATCH, POOLED = "from scratch", "all refits"
 WARM: dict[str, dict[str, float]] = {"shrink and perturb": {}, "plain warm start": {"shrink": 1.0, "perturb": 0.0}}
 # Without what the towers stand beside, so that differences between towers show.
 TOWERS_ALONE: dict[str, Any] = {"tower_weight": 1.0, "memory_weight": 0.0, "residual": False}
@@ -135,12 +135,16 @@ def cpu_seconds(function: Callable[..., Any], *arguments: Any, **options: Any) -
     return time.process_time() - started
 
 
-def per_user(model: BaseRecommender, test: pd.DataFrame, **options: Any) -> pd.DataFrame:
-    """The metrics of each user of the test rows."""
+def asked(model: BaseRecommender, test: pd.DataFrame, **options: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The metrics of each user of the test rows, and what asking for them cost, as an `Evaluator` tells it."""
+    users, started = test["user_id"].unique(), time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ColdStartWarning)
-        lists = model.recommend(test["user_id"].unique(), 10, **options)
-    return ranking_metrics(lists, test, 10, METRICS).reset_index(names="user_id")
+        lists = model.recommend(users, 10, **options)
+    seconds = time.process_time() - started
+    cold = (lists.loc[lists["rank"] == 1, "path"] == "cold").sum() / len(users)
+    cost = {"recommend_seconds": seconds, "peak_mib": np.nan, "n_users": len(users), "cold_share": float(cold)}
+    return ranking_metrics(lists, test, 10, METRICS).reset_index(names="user_id"), cost
 
 
 class Record:
@@ -155,23 +159,23 @@ class Record:
         self.baseline = baseline
         self.per_user: list[pd.DataFrame] = []
         self.costs: list[dict[str, Any]] = []
+        self.splits: dict[tuple[str, int], dict[str, Any]] = {}
 
-    def add(self, found: pd.DataFrame, seconds: float, *, scenario: str, seed: int, model: str) -> None:
-        """Add the metrics of users, in groups if `found` has any."""
-        identity: dict[str, Any] = {"scenario": scenario, "seed": seed, "model": model}
+    def add(self, model: str, split: Split, seed: int, found: pd.DataFrame, **cost: Any) -> None:
+        """Add the metrics of users, in groups if `found` has any, and what they cost."""
+        identity: dict[str, Any] = {"scenario": split.name, "seed": seed, "model": model}
         self.per_user.append(found.assign(group=found.get("group", OVERALL), **identity))
-        nothing = {"recommend_seconds": np.nan, "peak_mib": np.nan, "cold_share": np.nan}
-        self.costs.append({**identity, "fit_seconds": seconds, **nothing, "n_users": found["user_id"].nunique()})
+        self.costs.append({**identity, **cost})
+        sizes = {part: len(getattr(split, part)) for part in ("train", "revealed", "test")}
+        told = {"scenario": split.name, "seed": seed, "hash": split.hash, "sampled": False, **sizes}
+        self.splits[split.name, seed] = told
 
     def evaluation(self) -> Evaluation:
         """All that was added."""
-        costs = pd.DataFrame(self.costs)
-        splits = (
-            costs[["scenario", "seed"]].drop_duplicates().assign(hash="", sampled=False, train=0, revealed=0, test=0)
-        )
         failures = pd.DataFrame(columns=["scenario", "seed", "model", "error"])
-        rows = pd.concat(self.per_user, ignore_index=True)
-        return Evaluation(rows, costs, splits, failures, self.baseline, metrics=[f"{name}@10" for name in METRICS])
+        rows, costs, splits = pd.concat(self.per_user), pd.DataFrame(self.costs), pd.DataFrame(self.splits.values())
+        metrics = [f"{name}@10" for name in METRICS]
+        return Evaluation(rows.reset_index(drop=True), costs, splits, failures, self.baseline, metrics=metrics)
 
 
 def day_slices(times: Any, first: float = FIRST, n: int = REFITS + 1) -> Rows:
@@ -208,7 +212,7 @@ def refit(data: Any, seeds: Sequence[int]) -> Found:
         for seed in seeds:
             _refits(record, data, flagship(**parameters, random_state=seed), seed)
         evaluation = record.evaluation()
-        seconds = evaluation.costs[evaluation.costs["scenario"] != "all refits"].pivot_table(
+        seconds = evaluation.costs[evaluation.costs["scenario"] != POOLED].pivot_table(
             "fit_seconds", "model", "scenario", sort=False
         )
         total = seconds.sum(axis=1)
@@ -227,18 +231,19 @@ def _refits(record: Record, data: Any, model: ContrastiveRecommender, seed: int)
     fitted = {name: deepcopy(model).set_params(**parameters) for name, parameters in WARM.items()}
     pooled = []
     for step in range(1, REFITS + 1):
-        known, new, test = X[slices <= step], X[slices == step], X[slices == step + 1]
+        known, test = np.flatnonzero(slices <= step), np.flatnonzero(slices == step + 1)
         afresh = clone(model)
-        seconds = {SCRATCH: cpu_seconds(afresh.fit, known, **features)}
-        seconds |= {name: cpu_seconds(warm.partial_fit, new) for name, warm in fitted.items()}
-        for name, asked in {SCRATCH: afresh, **fitted}.items():
-            found = per_user(asked, test)
-            record.add(found, seconds[name], scenario=f"refit {step}", seed=seed, model=name)
-            hot = found["user_id"].isin(known["user_id"])
-            pooled += [(step, name, found), (step, name, found.assign(group=np.where(hot, "hot", "cold-start")))]
-    for step, name, found in pooled:
-        # A user counts once, with the mean over refits.
-        record.add(found, 0.0, scenario="all refits", seed=seed * REFITS + step, model=name)
+        seconds = {SCRATCH: cpu_seconds(afresh.fit, X.iloc[known], **features)}
+        seconds |= {name: cpu_seconds(warm.partial_fit, X[slices == step]) for name, warm in fitted.items()}
+        for name, fit in {SCRATCH: afresh, **fitted}.items():
+            found, cost = asked(fit, X.iloc[test])
+            record.add(name, Split(f"refit {step}", known, test), seed, found, fit_seconds=seconds[name], **cost)
+            hot = found["user_id"].isin(X["user_id"].iloc[known])
+            found = pd.concat([found, found.assign(group=np.where(hot, "hot", "cold-start"))])
+            pooled.append((name, Split(POOLED, known, test), found.fillna({"group": OVERALL})))
+    for place, (name, split, found) in enumerate(pooled):
+        # A user counts once, with the mean over refits: these are seeds here.
+        record.add(name, split, seed * REFITS + place // (1 + len(WARM)), found)
 
 
 def contenders() -> dict[str, BaseRecommender]:
@@ -267,18 +272,16 @@ def accuracy_time(data: Any, seeds: Sequence[int]) -> Found:
                     model.set_params(random_state=seed)
                 spent = cpu_seconds(model.fit, train, **features)
                 for split in splits:
-                    found = per_user(model, X.iloc[split.test], **_question(X, split))
-                    record.add(found, spent, scenario=split.name, seed=seed, model=name)
+                    revealed = X.iloc[split.revealed] if len(split.revealed) else None
+                    question = {"interactions": revealed, "candidates": split.candidates}
+                    found, cost = asked(model, X.iloc[split.test], **question)
+                    record.add(name, split, seed, found, fit_seconds=spent, **cost)
     evaluation = record.evaluation()
     seconds = evaluation.costs.groupby("model", sort=False)["fit_seconds"].median()
     cpu = as_table(["model", "CPU s, median"], [[str(name), f"{value:.2f}"] for name, value in seconds.items()])
     values = {"results": records(evaluation.table()), "costs": records(evaluation.costs)}
-    page = Report(evaluation, title=f"{data.name}: accuracy by time", notes="Seconds of a fit are of the processor.")
+    page = Report(evaluation, title=f"{data.name}: accuracy by time", notes="Seconds are of the processor.")
     return Found(f"{differences(evaluation)}\n{cpu}", values, page)
-
-
-def _question(X: pd.DataFrame, split: Split) -> dict[str, Any]:
-    return {"interactions": X.iloc[split.revealed] if len(split.revealed) else None, "candidates": split.candidates}
 
 
 def profiled(model: ContrastiveRecommender, X: pd.DataFrame, **features: Any) -> list[dict[str, Any]]:

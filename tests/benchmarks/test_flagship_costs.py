@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from benchmarks import flagship_costs, scaling
 from recsys import EASE, ContrastiveRecommender, Popularity
 from recsys.datasets import make_movielens_like
-from recsys.evaluation import Evaluator, UserColdSplit, ranking_metrics
+from recsys.evaluation import Evaluator, Split, UserColdSplit, ranking_metrics
 
 DAY = 86_400
 
@@ -52,19 +52,21 @@ def test_slices_of_many_days_are_of_about_equal_size() -> None:
 
 def test_differences_are_told_with_intervals_and_relative_to_the_baseline() -> None:
     record = flagship_costs.Record("base")
-    users = np.arange(10)
+    users, rows = np.arange(10), np.arange(3)
     zeros = dict.fromkeys(("HR@10", "Recall@10", "MRR@10"), 0.0)
+    split = Split("all", rows, rows[:2], hash="abc")
     for model, value in {"base": 0.5, "better": 0.55}.items():
         found = pd.DataFrame({"user_id": users, "NDCG@10": value, **zeros})
-        record.add(found, 2.0, scenario="all", seed=0, model=model)
-        hot = found.assign(group="hot", **{"NDCG@10": 0.0})
-        record.add(hot, 4.0, scenario="all", seed=1, model=model)
+        record.add(model, split, 0, found, fit_seconds=2.0)
+        record.add(model, split, 1, found.assign(group="hot", **{"NDCG@10": 0.0}), fit_seconds=4.0)
     evaluation = record.evaluation()
     lines = flagship_costs.differences(evaluation, ("overall", "hot")).splitlines()
     assert lines[0] == "| NDCG@10 | base | better |"
     assert lines[2] == "| all | 0.5000 | +0.0500 [+0.0500, +0.0500] (+10.0 %) |"
     assert lines[3] == "| all, hot | 0.0000 | +0.0000 [+0.0000, +0.0000] |"
     assert evaluation.costs["fit_seconds"].tolist() == [2.0, 4.0, 2.0, 4.0]
+    sizes = {"hash": "abc", "sampled": False, "train": 3, "revealed": 0, "test": 2}
+    assert evaluation.splits.to_dict("records") == [{"scenario": "all", "seed": seed, **sizes} for seed in (0, 1)]
 
 
 def test_a_failure_is_told_in_its_cell() -> None:
