@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .models.mf import MatrixFactorization
     from .models.popularity import Popularity
     from .persistence import load
+    from .retrieval.two_stage import TwoStageRecommender
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "LightGBMRecommender",
     "MatrixFactorization",
     "Popularity",
+    "TwoStageRecommender",
     "__version__",
     "load",
 ]
@@ -59,6 +61,7 @@ _HOMES = {
     "LightGBMRecommender": "recsys.models.lightgbm",
     "MatrixFactorization": "recsys.models.mf",
     "Popularity": "recsys.models.popularity",
+    "TwoStageRecommender": "recsys.retrieval.two_stage",
     "load": "recsys.persistence",
 }
 _SUBMODULES = ("datasets", "evaluation", "exceptions", "retrieval")

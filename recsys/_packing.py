@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -87,10 +88,10 @@ def _put(array: np.ndarray, path: str, arrays: dict[str, np.ndarray]) -> str:
     return path
 
 
-def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The inverse of `pack`."""
+def unpack(value: Any, arrays: dict[str, np.ndarray], find: Callable[[str], Any]) -> Any:
+    """The inverse of `pack`; `find` looks for classes that are not imported yet, and returns None for unknown ones."""
     if isinstance(value, list):
-        return [unpack(item, arrays) for item in value]
+        return [unpack(item, arrays, find) for item in value]
     if not isinstance(value, dict):
         return value
     if "__array__" in value:
@@ -102,12 +103,12 @@ def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         matrix.check_format(full_check=True)
         return matrix
     if "__tuple__" in value:
-        return tuple(unpack(item, arrays) for item in value["__tuple__"])
+        return tuple(unpack(item, arrays, find) for item in value["__tuple__"])
     if "__class__" in value:
-        cls = _CLASSES.get(value["__class__"])
+        cls = _CLASSES.get(value["__class__"]) or find(value["__class__"])
         if cls is None:
             raise PersistenceError(
                 f"The model holds a {value['__class__']!r}, which this release does not have: upgrade recsys."
             )
-        return cls.from_state(unpack(value["state"], arrays))
-    return {key: unpack(item, arrays) for key, item in value.get("__dict__", value).items()}
+        return cls.from_state(unpack(value["state"], arrays, find))
+    return {key: unpack(item, arrays, find) for key, item in value.get("__dict__", value).items()}

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from recsys._requests import read_context, read_request_history
@@ -27,7 +27,7 @@ from recsys.exceptions import (
 )
 from recsys.features import EncodedFeatures, FeatureEncoder, FeatureTable, encode_features
 from recsys.interactions import PATHS, ContextRows, Pairs, UserBatch, as_frame, read_pairs
-from recsys.persistence import refuse_other_kind, write_directory
+from recsys.persistence import persistent, refuse_other_kind, write_directory
 from recsys.topk import single_threaded_blas
 from recsys.vocabulary import Vocabulary, as_ids
 
@@ -74,6 +74,11 @@ class EstimatorState(BaseEstimator, ABC):
     _uses_user_features = False
     _uses_context = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let an estimator be part of a saved one."""
+        super().__init_subclass__(**options)
+        persistent(cls)
+
     def __new__(cls, *args: Any, **params: Any) -> EstimatorState:
         """Refuse an unknown parameter with the name of the nearest one."""
         known = cls._get_param_names()
@@ -102,7 +107,8 @@ class EstimatorState(BaseEstimator, ABC):
         """
         known = self.get_params(deep=False)
         for name in params:
-            if name not in known:
+            # What follows two underscores is a parameter of that parameter, which checks it.
+            if name.partition("__")[0] not in known:
                 raise InvalidInputError(f"{type(self).__name__} has no parameter {name!r}. {did_you_mean(name, known)}")
         super().set_params(**params)
         return self
@@ -166,13 +172,26 @@ class EstimatorState(BaseEstimator, ABC):
         check_is_fitted(self)
         from recsys import __version__
 
+        refuse_other_kind(path, lambda held: held != "ItemIndex")
+        saved = self.to_state()
+        header = {"class": type(self).__name__, "recsys_version": __version__, "parameters": saved["parameters"]}
+        write_directory(path, saved["state"], header)
+
+    def to_state(self) -> dict[str, Any]:
+        """What `persistence` stores: parameters and fitted attributes."""
+        parameters = {name: _storable(name, value) for name, value in self.get_params(deep=False).items()}
+        return {"parameters": parameters, "state": self._fitted_state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> EstimatorState:
+        """The inverse of `to_state`."""
+        return cls._from_saved(state["parameters"], state["state"])
+
+    def _fitted_state(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name.endswith("_") and name[0] != "_"}
         if "feature_names_in_" in state:
             state["feature_names_in_"] = [str(name) for name in state["feature_names_in_"]]
-        parameters = {name: _storable(name, value) for name, value in self.get_params(deep=False).items()}
-        refuse_other_kind(path, lambda held: held != "ItemIndex")
-        header = {"class": type(self).__name__, "recsys_version": __version__, "parameters": parameters}
-        write_directory(path, state, header)
+        return state
 
     @classmethod
     def _from_saved(cls, parameters: dict[str, Any], state: dict[str, Any]) -> EstimatorState:
@@ -419,6 +438,9 @@ def _storable(name: str, value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    # A parameter is a template: what it was fitted to elsewhere does not count.
+    if isinstance(value, EstimatorState):
+        return clone(value)
     if isinstance(value, (list, tuple)):
         parts = [_storable(name, part) for part in value]
         return tuple(parts) if isinstance(value, tuple) else parts

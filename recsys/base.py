@@ -30,7 +30,7 @@ from recsys.evaluation.metrics import Hits, hit_matrix, ndcg
 from recsys.exceptions import InvalidInputError, InvalidTypeError
 from recsys.features import EncodedFeatures, fit_features
 from recsys.interactions import PATHS, ContextRows, TrainingData, UserBatch, as_frame, read_pairs, read_target
-from recsys.topk import row_chunks, top_k_chunks
+from recsys.topk import TopK, row_chunks, top_k_chunks
 from recsys.vocabulary import Vocabulary, as_ids
 
 __all__ = ["BaseRecommender"]
@@ -291,16 +291,20 @@ class BaseRecommender(EstimatorState):
         if excluded_pairs is not None:
             seen = excluded_pairs + pattern(seen) if exclude_seen else excluded_pairs
         score = self._scorer()
-        codes, scores, lengths = top_k_chunks(
-            lambda rows: score(batch.take(rows)),
-            len(ids),
-            len(self.items_),
-            k,
-            exclude=seen if exclude_seen or excluded_pairs is not None else None,
-            allowed=allowed,
-            candidates=candidate_pairs,
-            working_memory=working_memory,
-        )
+
+        def search(k: int) -> TopK:
+            return top_k_chunks(
+                lambda rows: score(batch.take(rows)),
+                len(ids),
+                len(self.items_),
+                k,
+                exclude=seen if exclude_seen or excluded_pairs is not None else None,
+                allowed=allowed,
+                candidates=candidate_pairs,
+                working_memory=working_memory,
+            )
+
+        codes, scores, lengths = self._lists(search, k)
         valid = np.arange(codes.shape[1]) < lengths[:, None]
         rows = np.repeat(np.arange(len(ids)), lengths)
         return pd.DataFrame(
@@ -373,21 +377,7 @@ class BaseRecommender(EstimatorState):
         """
         pairs, model, item_codes = self._read_predict(X, item_features)
         batch, rows = model._queries(pairs, user_features, interactions)
-        cold = batch.path[rows] == COLD
-        told = np.flatnonzero(~cold)
-        frame = pd.DataFrame(
-            {
-                "row": np.flatnonzero(cold),
-                "source": "prior",
-                "field": "popularity",
-                "weight": np.float32(1),
-                "contribution": model.popularity_[item_codes[cold]],
-            }
-        )
-        if len(told):
-            explained = model._explain_pairs(batch, rows[told], item_codes[told])
-            explained = explained.assign(row=told[explained["row"].to_numpy()])
-            frame = pd.concat([frame, explained], ignore_index=True) if len(frame) else explained
+        frame = model._explain_all(batch, rows, item_codes)
         frame = frame.sort_values("row", kind="stable", ignore_index=True)
         at = frame["row"].to_numpy()
         frame.insert(1, "user_id", pairs.users.take(at))
@@ -416,8 +406,8 @@ class BaseRecommender(EstimatorState):
     def _hits(self, X: Any, y: Any, k: int) -> tuple[Hits, Codes]:
         """Of each user of `X` with positives: which of the k best items are among them, and how many they are."""
         score, seen, truth = self._judged(X, y)
-        lists = top_k_chunks(score, seen.shape[0], seen.shape[1], k, exclude=seen).columns
-        return hit_matrix(lists, truth), np.diff(truth.indptr).astype(np.int64)
+        lists = self._lists(lambda k: top_k_chunks(score, *seen.shape, k, exclude=seen), k)
+        return hit_matrix(lists.columns, truth), np.diff(truth.indptr).astype(np.int64)
 
     def _judged(self, X: Any, y: Any) -> tuple[Callable[[slice], Floats], Csr, Csr]:
         """Of the users of `X` with positives: scores of the catalogue, what they have seen, and the positives.
@@ -467,6 +457,25 @@ class BaseRecommender(EstimatorState):
             scores[at] = score(batch.take(queries))[rows[at] - queries.start, items[at]]
         return scores
 
+    def _explain_all(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
+        """What `_explain_pairs` tells, and of cold users that they got the prior."""
+        cold = batch.path[rows] == COLD
+        told = np.flatnonzero(~cold)
+        frame = pd.DataFrame(
+            {
+                "row": np.flatnonzero(cold),
+                "source": "prior",
+                "field": "popularity",
+                "weight": np.float32(1),
+                "contribution": self.popularity_[items[cold]],
+            }
+        )
+        if len(told):
+            explained = self._explain_pairs(batch, rows[told], items[told])
+            explained = explained.assign(row=told[explained["row"].to_numpy()])
+            frame = pd.concat([frame, explained], ignore_index=True) if len(frame) else explained
+        return frame
+
     def _similarity(self, items: Codes) -> Floats:
         """How similar each item of the catalogue is: its score for one who has seen that item alone."""
         n = len(items)
@@ -480,6 +489,10 @@ class BaseRecommender(EstimatorState):
 
     def _batch_scorer(self) -> Callable[[UserBatch], Floats]:
         return self._score_batch
+
+    def _lists(self, search: Callable[[int], TopK], k: int) -> TopK:
+        """Hook: the lists of k items, where `search(n)` finds the n highest scores of each user."""
+        return search(k)
 
     @abstractmethod
     def _fit(self, data: TrainingData, warm: bool) -> None:

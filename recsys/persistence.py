@@ -166,7 +166,14 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     outside = [name for name in manifest["files"] if not CONTENT.fullmatch(name)]
     if outside:
         raise CorruptModelError(f"{file} names {examples(outside)}; expected plain names of files that `save` wrote.")
-    header: dict[str, Any] = unpack(manifest, {})
+    try:
+        header: dict[str, Any] = unpack(manifest, {}, _public_class)
+    # What a class makes of values that it never wrote.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CorruptModelError(
+            f"{file} matches its checksum but describes no model ({type(error).__name__}: {error}); expected what "
+            f"`save` wrote."
+        ) from error
     return header
 
 
@@ -242,11 +249,16 @@ def load(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
-def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
+def _public_class(name: Any) -> Any:
+    """The class of a public name of this package, imported with all that its state is made of; None where unknown."""
     import recsys
 
+    return getattr(recsys, name) if isinstance(name, str) and name in recsys.__all__ else None
+
+
+def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
     name = manifest.get("class")
-    cls = getattr(recsys, name) if isinstance(name, str) and name in recsys.__all__ else None
+    cls = _public_class(name)
     if name == "ItemIndex":
         raise PersistenceError(f"{Path(path)} holds an index, not a model: load it with `ItemIndex.load`.")
     if not hasattr(cls, "_from_saved") or inspect.isabstract(cls):
@@ -274,7 +286,7 @@ def _read_state(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             )
         contents[name.partition("-")[0]] = content
     try:
-        return dict(unpack(json.loads(contents["state"]), load_arrays(contents["arrays"])))
+        return dict(unpack(json.loads(contents["state"]), load_arrays(contents["arrays"]), _public_class))
     # What a class makes of values that it never wrote can fail in any way.
     except (
         ArithmeticError,

@@ -64,6 +64,7 @@ def test_public_names() -> None:
         "LightGBMRecommender",
         "MatrixFactorization",
         "Popularity",
+        "TwoStageRecommender",
         "__version__",
         "load",
     } == set(recsys.__all__)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recsys.retrieval.index import ItemIndex
+    from recsys.retrieval.two_stage import TwoStageRecommender
 
-__all__ = ["ItemIndex"]
+__all__ = ["ItemIndex", "TwoStageRecommender"]
 
-_HOMES = {"ItemIndex": "recsys.retrieval.index"}
+_HOMES = {"ItemIndex": "recsys.retrieval.index", "TwoStageRecommender": "recsys.retrieval.two_stage"}
 
 
 def __getattr__(name: str) -> Any:

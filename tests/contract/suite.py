@@ -23,6 +23,7 @@ from recsys import (
     LightGBMRecommender,
     MatrixFactorization,
     Popularity,
+    TwoStageRecommender,
 )
 from recsys.base import BaseRecommender
 from recsys.vectors import VectorRecommender
@@ -111,12 +112,45 @@ CASES = {
         uses_context=True,
         battery={"max_iter": 2},
     ),
+    # Stages are made anew for each: parameters of theirs are set.
+    "TwoStageRecommender": Case(
+        lambda: TwoStageRecommender(
+            retriever=ContentEASE(n_factors=16, l2=10.0, attribute_l2=1.0),
+            ranker=LightGBMRecommender(
+                n_estimators=30, learning_rate=0.05, min_child_samples=5, n_factors=2, n_jobs=1
+            ),
+            random_state=0,
+        ),
+        uses_user_features=True,
+        uses_item_features=True,
+        uses_context=True,
+        battery={"ranker__n_estimators": 2, "ranker__n_folds": 2},
+    ),
+    # Fewer candidates than items, a ranker that knows less than the retriever, a bonus.
+    "TwoStageRecommender-few": Case(
+        lambda: TwoStageRecommender(
+            retriever=MatrixFactorization(n_factors=4, alpha=5.0, l2=1.0),
+            ranker=EASE(l2=10.0),
+            n_candidates=8,
+            ranker_weight=0.4,
+            exploration=0.01,
+            random_state=0,
+        ),
+        uses_user_features=True,
+        uses_item_features=True,
+    ),
 }
 NAMES = list(CASES)
 BATTERY = [case.make().set_params(**case.battery) for case in CASES.values()]
 RETRIEVERS = [name for name in NAMES if isinstance(CASES[name].make(), VectorRecommender)]
 PERSONAL = [name for name in NAMES if CASES[name].personal]
 CLOSED_FORM = [name for name in NAMES if CASES[name].closed_form]
+
+
+def parameters_of(model: BaseRecommender) -> dict[str, Any]:
+    """The parameters of a model and of the models among them, which stand for themselves as their class."""
+    told = model.get_params(deep=True).items()
+    return {key: type(value) if isinstance(value, BaseRecommender) else value for key, value in told}
 
 
 def class_name(name: str) -> str:

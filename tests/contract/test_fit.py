@@ -28,6 +28,7 @@ from tests.contract.suite import (
     make_world,
     new_items,
     new_users,
+    parameters_of,
     product,
 )
 
@@ -91,7 +92,7 @@ def test_a_loaded_model_does_all_that_the_saved_one_did(name: str, context: bool
     model.save(tmp_path / "model")
     loaded = recsys.load(tmp_path / "model")
     assert type(loaded) is type(model)
-    assert loaded.get_params() == model.get_params()
+    assert parameters_of(loaded) == parameters_of(model)
     assert sorted(vars(loaded)) == sorted(vars(model))
     more = make_world(context=context, seed=3)
     for each in (model, loaded):
@@ -226,7 +227,7 @@ def test_fit_forgets_what_was_fitted_before(name: str) -> None:
 def test_fit_changes_neither_parameters_nor_data(name: str) -> None:
     world = make_world(context=True)
     model = CASES[name].make()
-    parameters = clone(model).get_params()
+    parameters = parameters_of(clone(model))
     before = copy.deepcopy((world.X, world.y, world.users, world.items))
     frames = {"user_features": world.users, "item_features": world.items}
     model.fit(world.X, world.y, **frames)
@@ -237,7 +238,7 @@ def test_fit_changes_neither_parameters_nor_data(name: str) -> None:
         model.predict(world.X, user_features=world.users, item_features=world.items, interactions=clicks)
         model.recommend([1000, 5000], user_features=strangers, candidates=clicks, exclude=clicks)
         model.add_items(novelties)
-    assert clone(model).get_params() == parameters
+    assert parameters_of(model) == parameters_of(clone(model)) == parameters
     for frame, expected in zip((world.X, world.users, world.items), (before[0], before[2], before[3]), strict=True):
         pd.testing.assert_frame_equal(frame, expected)
     pd.testing.assert_series_equal(world.y, before[1])
