@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from torch.nn import functional
 
 from recsys._explanations import told_fields
-from recsys._state import HOT
+from recsys._state import COLD, HOT
 from recsys.base import BaseRecommender
 from recsys.exceptions import InvalidInputError
 from recsys.interactions import TrainingData, UserBatch
@@ -34,6 +34,10 @@ Fields = tuple[torch.Tensor, torch.Tensor]
 MOST_PAIRS = 32_768
 # Pairs that are scored at a time: the activations of a layer of 64 units are 4 MB, which stay in the cache.
 PAIRS_AT_A_TIME = 4096
+# Pairs whose users are looked up together.
+PAIRS_OF_A_BATCH = 2**18
+# To gather the halves of more pairs than this share of all costs more than to score all.
+MOST_OF_CATALOGUE = 0.5
 # A multiple of what the kernels of BLAS take at a time: items that are alike then score alike.
 ROWS_A_KERNEL = 64
 
@@ -239,6 +243,30 @@ class DeepFM(BaseRecommender):
                 for top in range(0, len(batch), height):
                     found = self.net_.grid(users[top : top + height], block, workspace).numpy()
                     scores[top : top + height, left : left + width] = found[:, : n_items - left]
+        return scores
+
+    def _score_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> Floats:
+        """Scores of pairs alone, where they are few of the catalogue."""
+        if len(rows) > MOST_OF_CATALOGUE * len(batch) * len(self.items_):
+            return super()._score_pairs(batch, rows, items)
+        scores = self.popularity_[items]
+        told = np.flatnonzero(batch.path[rows] != COLD)
+        order = told[np.argsort(rows[told], kind="stable")]
+        with torch.no_grad():
+            halves = torch.from_numpy(self.item_halves_)
+            for start in range(0, len(order), PAIRS_OF_A_BATCH):
+                at = order[start : start + PAIRS_OF_A_BATCH]
+                asked, position = np.unique(rows[at], return_inverse=True)
+                users = self.net_.halves(self._user_fields(batch.take(asked)), "user")[0]
+                # The last block is filled up with pairs of no interest.
+                of_user, of_item = (np.pad(codes, (0, -len(at) % ROWS_A_KERNEL)) for codes in (position, items[at]))
+                found = [
+                    self.net_.pairs(
+                        users[of_user[left : left + PAIRS_AT_A_TIME]], halves[of_item[left : left + PAIRS_AT_A_TIME]]
+                    )
+                    for left in range(0, len(of_user), PAIRS_AT_A_TIME)
+                ]
+                scores[at] = torch.cat(found).numpy()[: len(at)]
         return scores
 
     def _similarity(self, items: Codes) -> Floats:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from recsys._sparse import Csr
 from recsys.topk import TopK, row_chunks, top_k
 
-__all__ = ["Standardised", "candidate_mask", "diversified", "row_minima", "standardised"]
+__all__ = ["Moments", "candidate_mask", "diversified", "moments", "stored_entries"]
 
 Codes = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -21,22 +21,26 @@ Mask = npt.NDArray[np.bool_]
 ROUNDING = 1e-6
 
 
-class Standardised(NamedTuple):
-    """Scores in standard deviations from the mean of their row.
+class Moments(NamedTuple):
+    """What puts the scores of each row on one scale.
 
     Attributes
     ----------
-    values : ndarray of shape (n_pairs,), float64
     mean, scale : ndarray of shape (n_rows,), float64
-        ``values = (scores - mean[rows]) / scale[rows]``; the scale of equal scores is 1.
+        Mean and standard deviation; the scale of equal scores is 1.
     """
 
-    values: Doubles
     mean: Doubles
     scale: Doubles
 
+    def standardise(self, scores: Floats, rows: Codes) -> Floats:
+        """Scores in standard deviations from the mean of their row, (n_pairs,)."""
+        values = scores - self.mean.astype(np.float32)[rows]
+        values /= self.scale.astype(np.float32)[rows]
+        return values
 
-def candidate_mask(scores: Floats, history: Csr, n: int) -> Mask:
+
+def candidate_mask(scores: Floats, history: Csr, n: int, n_known: int) -> Mask:
     """Mark the best columns of each row, down to the n-th that is not in its history; ties go to the lower column.
 
     So what is a candidate depends on scores and history alone, not on what may be recommended this time.
@@ -48,6 +52,8 @@ def candidate_mask(scores: Floats, history: Csr, n: int) -> Mask:
         Whatever is stored counts.
     n : int
         At least 1. Where fewer columns are outside the history, all columns are marked.
+    n_known : int
+        The columns from here on do not count towards n, but may pass the bar that the others set.
 
     Returns
     -------
@@ -56,12 +62,12 @@ def candidate_mask(scores: Floats, history: Csr, n: int) -> Mask:
     Examples
     --------
     >>> scores = np.array([[4, 3, 2, 1]], dtype=np.float32)
-    >>> candidate_mask(scores, Csr(np.array([[1, 0, 0, 0]])), 2)
+    >>> candidate_mask(scores, Csr(np.array([[1, 0, 0, 0]])), 2, 4)
     array([[ True,  True,  True, False]])
     """
     outside = scores.copy()
-    outside[np.repeat(np.arange(len(scores)), np.diff(history.indptr)), history.indices] = -np.inf
-    found = top_k(outside, n)
+    outside[stored_entries(history)] = -np.inf
+    found = top_k(outside[:, :n_known], n)
     if found.columns.shape[1] < n:
         return np.ones(scores.shape, dtype=bool)
     bar, last = found.values[:, -1:], found.columns[:, -1:]
@@ -71,59 +77,40 @@ def candidate_mask(scores: Floats, history: Csr, n: int) -> Mask:
     return mask
 
 
-def standardised(scores: npt.NDArray[np.floating], rows: Codes, counted: Mask, n_rows: int) -> Standardised:
-    """Put the scores of each row on one scale.
+def stored_entries(matrix: Csr) -> tuple[Codes, Codes]:
+    """Rows and columns of what a matrix stores, explicit zeros too.
+
+    Examples
+    --------
+    >>> stored_entries(Csr(np.array([[0, 1], [1, 0]])))
+    (array([0, 1]), array([1, 0]))
+    """
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
+
+
+def moments(scores: Floats, rows: Codes, n_rows: int) -> Moments:
+    """Mean and standard deviation of the scores of each row; 0 and 1 where there are none.
 
     Parameters
     ----------
-    scores : ndarray of shape (n_pairs,), float
+    scores : ndarray of shape (n_pairs,), float32
     rows : ndarray of shape (n_pairs,), int64
         The row of each.
-    counted : ndarray of shape (n_pairs,), bool
-        Those that mean and standard deviation are taken of; where a row has none, they are 0 and 1.
     n_rows : int
 
     Returns
     -------
-    Standardised
+    Moments
 
     Examples
     --------
-    >>> standardised(np.array([1.0, 3.0, 9.0]), np.array([0, 0, 0]), np.array([True, True, False]), 1).values
-    array([-1.,  1.,  7.])
+    >>> moments(np.array([1, 3, 5], dtype=np.float32), np.array([0, 0, 1]), 2)
+    Moments(mean=array([2., 5.]), scale=array([1., 1.]))
     """
-    doubles, of = scores.astype(np.float64), rows[counted]
-    n = np.maximum(np.bincount(of, minlength=n_rows), 1)
-    mean = np.bincount(of, doubles[counted], n_rows) / n
-    centred = doubles - mean[rows]
-    deviation = np.sqrt(np.bincount(of, centred[counted] ** 2, n_rows) / n)
-    scale = np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
-    return Standardised(centred / scale[rows], mean, scale)
-
-
-def row_minima(values: npt.NDArray[np.floating], rows: Codes, n_rows: int) -> npt.NDArray[np.floating]:
-    """The least value of each row.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_pairs,)
-    rows : ndarray of shape (n_pairs,), int64
-        In ascending order; each row has a value.
-    n_rows : int
-
-    Returns
-    -------
-    ndarray of shape (n_rows,)
-
-    Examples
-    --------
-    >>> row_minima(np.array([3.0, 1.0, 2.0]), np.array([0, 0, 1]), 2)
-    array([1., 2.])
-    """
-    if not n_rows:
-        return values[:0]
-    minima: npt.NDArray[np.floating] = np.minimum.reduceat(values, np.searchsorted(rows, np.arange(n_rows)))
-    return minima
+    n = np.maximum(np.bincount(rows, minlength=n_rows), 1)
+    mean = np.bincount(rows, scores, n_rows) / n
+    deviation = np.sqrt(np.bincount(rows, (scores - mean[rows]) ** 2, n_rows) / n)
+    return Moments(mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0))
 
 
 def diversified(pool: TopK, vectors: Floats, diversity: float, k: int) -> TopK:

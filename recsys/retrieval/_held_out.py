@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys._requests import read_context
-from recsys._sparse import Csr, keep, positives, random_places
+from recsys._sparse import Csr, distinct_rows, find_entries, keep, positives, random_places, to_csr
 from recsys._state import FEW_SHOT, HOT, WARM
-from recsys.features import EncodedFeatures, FeatureEncoder
-from recsys.interactions import UserBatch
+from recsys.features import EncodedFeatures
+from recsys.interactions import ContextRows, UserBatch
 
 __all__ = ["HeldOut", "Judges", "held_out"]
 
@@ -58,9 +57,7 @@ class HeldOut:
     judges: dict[int, Judges]
 
 
-def held_out(
-    history: Csr, features: EncodedFeatures, context: FeatureEncoder | None, rng: np.random.Generator
-) -> HeldOut:
+def held_out(history: Csr, features: EncodedFeatures, context: ContextRows | None, rng: np.random.Generator) -> HeldOut:
     """Draw users who judge, and hold out what they are to be recommended.
 
     A part of the positives of known users is held out, and all that some others have: these judge as newcomers, who
@@ -71,8 +68,8 @@ def held_out(
     history : scipy.sparse.csr_matrix of shape (n_users, n_items)
         Weights; explicit zeros were only seen.
     features : EncodedFeatures of n_users
-    context : FeatureEncoder or None
-        Judges are asked without context.
+    context : ContextRows or None
+        Of all positives.
     rng : Generator
 
     Returns
@@ -90,24 +87,46 @@ def held_out(
     rest = keep(liked, np.isin(row, new) & (places >= np.minimum(counts // 2, FEW)[row]))[new]
     told = features.take(new)
     warm = np.flatnonzero(told.present.any(axis=1))
-    nothing = keep(few, np.zeros(few.nnz, dtype=bool))
-    asked = {
-        HOT: (known, keep(liked, ~hidden)[known], features.take(known), keep(liked, hidden)[known]),
-        FEW_SHOT: (np.full(len(new), -1), few, told, rest),
-        WARM: (np.full(len(warm), -1), nothing[warm], told.take(warm), liked[new[warm]]),
+    of_known = UserBatch(
+        known, np.ones(len(known), dtype=bool), keep(liked, ~hidden)[known], features.take(known), _paths(known, HOT)
+    )
+    # To a model, a new user has no code.
+    strangers, unfitted = np.full(len(new), -1), np.zeros(len(new), dtype=bool)
+    of_few = UserBatch(strangers, unfitted, few, told, _paths(new, FEW_SHOT))
+    of_warm = UserBatch(strangers, unfitted, keep(few, np.zeros(few.nnz, dtype=bool)), told, _paths(new, WARM))
+    drawn_judges = {
+        HOT: (known, Judges(of_known, keep(liked, hidden)[known])),
+        FEW_SHOT: (new, Judges(of_few, rest)),
+        WARM: (new[warm], Judges(of_warm.take(warm), liked[new[warm]])),
     }
     judges = {
-        path: Judges(_batch(path, codes, shown, about, context), wanted)
-        for path, (codes, shown, about, wanted) in asked.items()
-        if len(codes)
+        path: found if context is None else _in_context(found, users, context, rng)
+        for path, (users, found) in drawn_judges.items()
+        if len(users)
     }
     return HeldOut(_without(history, liked, hidden, new), judges)
 
 
-def _batch(path: int, codes: Codes, shown: Csr, features: EncodedFeatures, context: FeatureEncoder | None) -> UserBatch:
-    n = len(codes)
-    trained, paths = np.full(n, path == HOT), np.full(n, path, dtype=np.int8)
-    return UserBatch(codes, trained, shown, features, paths, read_context(None, n, context))
+def _paths(users: Codes, path: int) -> npt.NDArray[np.int8]:
+    return np.full(len(users), path, dtype=np.int8)
+
+
+def _in_context(judges: Judges, users: Codes, context: ContextRows, rng: np.random.Generator) -> Judges:
+    """The same users, each in the contexts in which what is held out happened, and what was wanted there."""
+    place = np.searchsorted(users, context.users)
+    rows = np.flatnonzero(users[np.minimum(place, len(users) - 1)] == context.users)
+    rows = rows[find_entries(judges.wanted, place[rows], context.items[rows])[1]]
+    first, query = distinct_rows(place[rows], context.features.matrix[rows])
+    asked = np.sort(rng.permutation(len(first))[:JUDGES])
+    batch = judges.batch.take(place[rows[first[asked]]])
+    kept = np.isin(query, asked)
+    wanted = to_csr(
+        np.searchsorted(asked, query[kept]),
+        context.items[rows[kept]],
+        np.ones(int(kept.sum()), dtype=np.float32),
+        (len(asked), judges.wanted.shape[1]),
+    )
+    return Judges(replace(batch, context=context.features.take(rows[first[asked]])), wanted)
 
 
 def _without(history: Csr, liked: Csr, hidden: Mask, users: Codes) -> Csr:

@@ -21,9 +21,9 @@ from recsys.base import BaseRecommender
 from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.exceptions import InvalidInputError
 from recsys.interactions import ContextRows, TrainingData, UserBatch
-from recsys.retrieval._blending import Standardised, candidate_mask, diversified, row_minima, standardised
+from recsys.retrieval._blending import Moments, candidate_mask, diversified, moments, stored_entries
 from recsys.retrieval._held_out import HeldOut, Judges, held_out
-from recsys.topk import TopK, row_chunks, top_k
+from recsys.topk import CHUNK_ROWS, TopK, row_chunks, top_k
 from recsys.vectors import VectorRecommender
 
 __all__ = ["TwoStageRecommender"]
@@ -55,6 +55,8 @@ SHARES = np.linspace(0, 1, 11)
 EVEN = 0.5
 # So many standard deviations an item that is no candidate is below the last one that is.
 GAP = 1.0
+# Users are scored in parts of so many scores: what is derived from them takes several times their memory.
+CELLS = 2**17
 # Where more than this part of the catalogue are candidates, scores of all of it cost less than those of pairs.
 DENSE = 0.5
 
@@ -68,18 +70,31 @@ class Proposals(NamedTuple):
         Scores of the retriever.
     rows, items : ndarray of shape (n_pairs,), int64
         The candidates, user by user.
-    known : ndarray of shape (n_pairs,), bool
-        Whether the item is in the history of the user.
-    first, second : Standardised
-        Scores of the retriever and of the ranker.
+    ranked : ndarray of shape (n_pairs,), float32
+        Scores of the ranker.
+    fresh : ndarray of shape (n_pairs,), bool
+        Whether the item was there in fit, and is not in the history of the user.
+    first, second : Moments
+        Of the scores of the retriever and of the ranker, over the fresh ones.
     """
 
     retrieved: Floats
     rows: Codes
     items: Codes
-    known: npt.NDArray[np.bool_]
-    first: Standardised
-    second: Standardised
+    ranked: Floats
+    fresh: npt.NDArray[np.bool_]
+    first: Moments
+    second: Moments
+
+    def blended(self, weights: Doubles) -> Floats:
+        """The scores of the pairs, (n_pairs,), by the share of the ranker for each user, (n_users,)."""
+        share = weights.astype(np.float32)[self.rows]
+        scores = self.second.standardise(self.ranked, self.rows)
+        scores *= share
+        np.subtract(1, share, out=share)
+        share *= self.first.standardise(self.retrieved[self.rows, self.items], self.rows)
+        scores += share
+        return scores
 
 
 class TwoStageRecommender(BaseRecommender):
@@ -93,7 +108,9 @@ class TwoStageRecommender(BaseRecommender):
     with the scores r of the retriever and f of the ranker, both standardised: z takes mean and standard deviation of
     the user's candidates outside the history. All other items come below, in the order of the retriever. So the score
     of a pair does not depend on what is asked for, `predict` has one for every pair, and more than `n_candidates` items
-    can be recommended. The retriever scores the whole catalogue, exactly, the ranker the candidates alone.
+    can be recommended. Items that join with `add_items` are candidates where the retriever puts them above the last of
+    the others, whose scores they do not change. The retriever scores the whole catalogue, exactly, the ranker the
+    candidates alone.
 
     The share w is chosen, if it is not given: both stages are fitted on a part of the interactions, and of
     :math:`0, 0.1, \dots, 1` the share wins that gives those held out the best NDCG@10, for known users, for new ones
@@ -132,6 +149,8 @@ class TwoStageRecommender(BaseRecommender):
         The fitted stages: models of their own, which can be asked alone.
     ranker_weight_ : ndarray of shape (3,), float64
         The share w for known users ("hot"), new ones with interactions ("few-shot") and with features alone ("warm").
+    n_items_fitted_ : int
+        Items of the catalogue in `fit`.
     evidence_ : ndarray of shape (n_items,), float32
         How many users have an item among their positives.
 
@@ -205,6 +224,7 @@ class TwoStageRecommender(BaseRecommender):
         self._check_diversity(stages[0])
         self.n_candidates_ = int(self.n_candidates)
         self.diversity_, self.exploration_ = float(self.diversity), float(self.exploration)
+        self.n_items_fitted_ = data.matrix.shape[1]
         self.evidence_ = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1]).astype(np.float32)
         if self.ranker_weight is not None:
             self.ranker_weight_ = np.full(3, float(self.ranker_weight))
@@ -251,7 +271,7 @@ class TwoStageRecommender(BaseRecommender):
         self, stages: list[BaseRecommender], context: ContextRows | None, rng: np.random.Generator
     ) -> Doubles:
         """The share of the ranker with which held-out interactions are ranked best, for each kind of user."""
-        held = held_out(self.history_, self.user_features_, self.context_encoder_, rng)
+        held = held_out(self.history_, self.user_features_, context, rng)
         if not held.judges:
             return np.full(3, EVEN)
         retriever, ranker = [self._tried(stage, held, context) for stage in stages]
@@ -276,17 +296,16 @@ class TwoStageRecommender(BaseRecommender):
 
     def _values_of_shares(self, retriever: BaseRecommender, ranker: BaseRecommender, judges: Judges) -> Doubles:
         """The sum of NDCG@10 over users for each of `SHARES`."""
-        values, propose = np.zeros(len(SHARES)), _proposer(retriever, ranker, self.n_candidates_)
         n_items = judges.wanted.shape[1]
+        values, propose = np.zeros(len(SHARES)), _proposer(retriever, ranker, self.n_candidates_, n_items)
         for part in row_chunks(len(judges.batch), 4 * n_items):
             batch, wanted = judges.batch.take(part), judges.wanted[part]
             n_wanted = np.diff(wanted.indptr).astype(np.int64)
             found = propose(batch, np.ones(len(batch)))
-            new = ~found.known
-            rows, items = found.rows[new], found.items[new]
             scores = np.full(found.retrieved.shape, -np.inf, dtype=np.float32)
             for place, share in enumerate(SHARES):
-                scores[rows, items] = ((1 - share) * found.first.values + share * found.second.values)[new]
+                blended = found.blended(np.full(len(batch), share))
+                scores[found.rows[found.fresh], found.items[found.fresh]] = blended[found.fresh]
                 values[place] += ndcg(hit_matrix(top_k(scores, 10).columns, wanted), n_wanted, 10).sum()
         return values
 
@@ -300,31 +319,41 @@ class TwoStageRecommender(BaseRecommender):
             setattr(self, f"{name}_", stage)
 
     def _batch_scorer(self) -> Scorer:
-        propose = _proposer(self.retriever_, self.ranker_, self.n_candidates_)
+        propose = self._proposer()
 
         def score(batch: UserBatch) -> Floats:
-            weights = self.ranker_weight_[batch.path]
-            return self._blended(propose(batch, weights), weights)
+            scores = np.empty((len(batch), len(self.items_)), dtype=np.float32)
+            n_rows = max(CHUNK_ROWS, CELLS // scores.shape[1])
+            for start in range(0, len(batch), n_rows):
+                part = batch.take(slice(start, start + n_rows))
+                weights = self.ranker_weight_[part.path]
+                scores[start : start + n_rows] = self._blended(propose(part, weights), weights)
+            return scores
 
         return score
+
+    def _proposer(self) -> Callable[[UserBatch, Doubles], Proposals]:
+        return _proposer(self.retriever_, self.ranker_, self.n_candidates_, self.n_items_fitted_)
 
     def _score_batch(self, batch: UserBatch) -> Floats:
         return self._batch_scorer()(batch)
 
     def _blended(self, found: Proposals, weights: Doubles) -> Floats:
         """The score of every item: a blend for candidates, and for the others the retriever's, moved below."""
-        n, share = len(weights), weights[found.rows]
-        inside = (1 - share) * found.first.values + share * found.second.values + self._bonus(found.items)
-        bar = row_minima(found.retrieved[found.rows, found.items], found.rows, n)
-        floor = row_minima(inside, found.rows, n) - GAP
-        scores = np.asarray(found.retrieved - bar[:, None], dtype=np.float32)
-        scores /= found.first.scale[:, None]
+        inside = found.blended(weights)
+        inside += self._bonus(found.items)
+        known = found.items < self.n_items_fitted_
+        starts = np.searchsorted(found.rows[known], np.arange(len(weights)))
+        bar = np.minimum.reduceat(found.retrieved[found.rows, found.items][known], starts)
+        floor = np.minimum.reduceat(inside[known], starts) - np.float32(GAP)
+        scores: Floats = found.retrieved - bar[:, None]
+        scores /= found.first.scale.astype(np.float32)[:, None]
         scores += floor[:, None]
         scores[found.rows, found.items] = inside
         return scores
 
-    def _bonus(self, items: Codes) -> Doubles:
-        return np.asarray(self.exploration_ / np.sqrt(1 + self.evidence_[items].astype(np.float64)))
+    def _bonus(self, items: Codes) -> Floats:
+        return np.asarray(np.float32(self.exploration_) / np.sqrt(1 + self.evidence_[items]))
 
     def _lists(self, search: Callable[[int], TopK], k: int) -> TopK:
         if not self.diversity_:
@@ -340,7 +369,7 @@ class TwoStageRecommender(BaseRecommender):
         asked, at = np.unique(rows, return_inverse=True)
         batch = batch.take(asked)
         weights = self.ranker_weight_[batch.path]
-        found = _proposer(self.retriever_, self.ranker_, self.n_candidates_)(batch, weights)
+        found = self._proposer()(batch, weights)
         inside = np.zeros(found.retrieved.shape, dtype=bool)
         inside[found.rows, found.items] = True
         candidate = inside[at, items]
@@ -402,7 +431,9 @@ def _as_known_to(stage: BaseRecommender, batch: UserBatch) -> UserBatch:
     return replace(batch, path=np.where(batch.path == WARM, COLD, batch.path).astype(np.int8))
 
 
-def _proposer(retriever: BaseRecommender, ranker: BaseRecommender, n: int) -> Callable[[UserBatch, Doubles], Proposals]:
+def _proposer(
+    retriever: BaseRecommender, ranker: BaseRecommender, n: int, n_known: int
+) -> Callable[[UserBatch, Doubles], Proposals]:
     """A function that finds the candidates of users who are not cold, and what both stages say of them.
 
     Where all shares of the ranker are 0, it is not asked.
@@ -411,24 +442,26 @@ def _proposer(retriever: BaseRecommender, ranker: BaseRecommender, n: int) -> Ca
 
     def propose(batch: UserBatch, weights: Doubles) -> Proposals:
         retrieved = retrieve(_as_known_to(retriever, batch))
-        inside = candidate_mask(retrieved, batch.history, n)
+        inside = candidate_mask(retrieved, batch.history, n, n_known)
         rows, items = np.nonzero(inside)
-        seen = np.zeros(inside.shape, dtype=bool)
-        seen[np.repeat(np.arange(len(batch)), np.diff(batch.history.indptr)), batch.history.indices] = True
-        known = seen[inside]
-        first = standardised(retrieved[inside], rows, ~known, len(batch))
+        new = np.ones(inside.shape, dtype=bool)
+        new[stored_entries(batch.history)] = False
+        new[:, n_known:] = False
+        fresh = new[inside]
+        first = moments(retrieved[inside][fresh], rows[fresh], len(batch))
         if not weights.any():
-            return Proposals(retrieved, rows, items, known, first, first)
+            return Proposals(retrieved, rows, items, np.zeros(len(rows), dtype=np.float32), fresh, first, first)
         asked = _as_known_to(ranker, batch)
         dense = len(rows) > DENSE * inside.size
         ranked = ranker._scorer()(asked)[inside] if dense else ranker._score_pairs(asked, rows, items)
-        return Proposals(retrieved, rows, items, known, first, standardised(ranked, rows, ~known, len(batch)))
+        second = moments(ranked[fresh], rows[fresh], len(batch))
+        return Proposals(retrieved, rows, items, ranked, fresh, first, second)
 
     return propose
 
 
 def _scaled(
-    stage: BaseRecommender, batch: UserBatch, rows: Codes, items: Codes, shares: Doubles, scores: Standardised
+    stage: BaseRecommender, batch: UserBatch, rows: Codes, items: Codes, shares: Doubles, scores: Moments
 ) -> pd.DataFrame:
     """An explanation of pairs by a stage, as far as the stage counts in their score."""
     told = np.flatnonzero(shares)

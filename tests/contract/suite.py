@@ -116,9 +116,7 @@ CASES = {
     "TwoStageRecommender": Case(
         lambda: TwoStageRecommender(
             retriever=ContentEASE(n_factors=16, l2=10.0, attribute_l2=1.0),
-            ranker=LightGBMRecommender(
-                n_estimators=30, learning_rate=0.05, min_child_samples=5, n_factors=2, n_jobs=1
-            ),
+            ranker=LightGBMRecommender(n_estimators=30, learning_rate=0.05, min_child_samples=5, n_factors=2, n_jobs=1),
             random_state=0,
         ),
         uses_user_features=True,
