@@ -259,13 +259,10 @@ class DeepFM(BaseRecommender):
                 asked, position = np.unique(rows[at], return_inverse=True)
                 users = self.net_.halves(self._user_fields(batch.take(asked)), "user")[0]
                 # The last block is filled up with pairs of no interest.
-                of_user, of_item = (np.pad(codes, (0, -len(at) % ROWS_A_KERNEL)) for codes in (position, items[at]))
-                found = [
-                    self.net_.pairs(
-                        users[of_user[left : left + PAIRS_AT_A_TIME]], halves[of_item[left : left + PAIRS_AT_A_TIME]]
-                    )
-                    for left in range(0, len(of_user), PAIRS_AT_A_TIME)
-                ]
+                fill = (0, -len(at) % ROWS_A_KERNEL)
+                of_user, of_item = (torch.from_numpy(np.pad(codes, fill)) for codes in (position, items[at]))
+                blocks = zip(torch.split(of_user, PAIRS_AT_A_TIME), torch.split(of_item, PAIRS_AT_A_TIME), strict=True)
+                found = [self.net_.pairs(users.index_select(0, u), halves.index_select(0, i)) for u, i in blocks]
                 scores[at] = torch.cat(found).numpy()[: len(at)]
         return scores
 

@@ -17,11 +17,13 @@ __all__ = ["HeldOut", "Judges", "held_out"]
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-# Users of each kind who judge, at the most; of all users a fifth at the most are hidden from the trial fit altogether.
+# Users of each kind who judge, at the most. The more is held out, the more a stage that learns much from little is
+# preferred; so of all users a tenth is hidden altogether, at the most,
 JUDGES = 1000
-NEWCOMERS = 5
-# Of the positives of a known judge, a fifth is held out, one at least.
-SHARE = 5
+NEWCOMERS = 10
+# and of the positives of a known judge a tenth, but one at least. Fewer new users than these tell nothing.
+SHARE = 10
+LEAST = 20
 # A new user comes with half of the positives, and with so many at the most.
 FEW = 5
 
@@ -50,7 +52,8 @@ class HeldOut:
     history : scipy.sparse.csr_matrix of shape (n_users, n_items)
         What is left to learn from.
     judges : dict of int to Judges
-        By how the users are answered: ``HOT``, ``FEW_SHOT``, ``WARM``; empty where nobody has two positives.
+        By how the users are answered: ``HOT``, ``FEW_SHOT``, ``WARM``; empty where nobody has two positives, without
+        the others where too few are there.
     """
 
     history: Csr
@@ -102,7 +105,7 @@ def held_out(history: Csr, features: EncodedFeatures, context: ContextRows | Non
     judges = {
         path: found if context is None else _in_context(found, users, context, rng)
         for path, (users, found) in drawn_judges.items()
-        if len(users)
+        if len(users) >= (1 if path == HOT else LEAST)
     }
     return HeldOut(_without(history, liked, hidden, new), judges)
 

@@ -280,7 +280,7 @@ class TwoStageRecommender(BaseRecommender):
             for path, judges in held.judges.items()
             if path != WARM or retriever._uses_user_features or ranker._uses_user_features
         }
-        # Of those of whom nobody was held out, known users tell most.
+        # Where too few new users could be held out, known ones tell most.
         return np.array([SHARES[values.get(path, values[HOT]).argmax()] for path in range(3)])
 
     def _tried(self, stage: BaseRecommender, held: HeldOut, context: ContextRows | None) -> BaseRecommender:
