@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from recsys import FeatureTable, Popularity
+from recsys._fields import Field
 from recsys._sparse import Csr, find_entries, pattern, positives
 from recsys._state import FEW_SHOT, HOT, WARM
 from recsys.features import EncodedFeatures
@@ -70,8 +71,7 @@ def test_new_users_are_unknown_and_show_little(model: Popularity, held: HeldOut)
 
 
 def test_warm_users_show_nothing_but_features(model: Popularity) -> None:
-    everybody = EncodedFeatures.empty(len(model.users_), model.user_features_.fields)
-    told = EncodedFeatures(everybody.matrix, everybody.fields, np.ones_like(everybody.present))
+    told = EncodedFeatures(Csr(np.ones((len(model.users_), 1), np.float32)), (Field("age", "numeric", 0, 1),))
     judges = held_out(model.history_, told, None, np.random.default_rng(1)).judges
     assert judges[WARM].batch.history.nnz == 0
     shown = pattern(judges[FEW_SHOT].batch.history) + pattern(judges[FEW_SHOT].wanted)
@@ -81,13 +81,8 @@ def test_warm_users_show_nothing_but_features(model: Popularity) -> None:
 def test_judges_are_asked_in_the_context_of_what_they_want(model: Popularity) -> None:
     liked = positives(model.history_).tocoo()
     # The context is the parity of the item, in one column of two values.
-    fields = model.user_features_.fields[:1]
-    matrix = Csr(np.eye(fields[0].stop, dtype=np.float32)[liked.col % 2])
-    rows = ContextRows(
-        liked.row.astype(np.int64),
-        liked.col.astype(np.int64),
-        EncodedFeatures(matrix, fields, np.ones((liked.nnz, 1), dtype=bool)),
-    )
+    encoded = EncodedFeatures(Csr(np.eye(2, dtype=np.float32)[liked.col % 2]), (Field("half", "categorical", 0, 2),))
+    rows = ContextRows(liked.row.astype(np.int64), liked.col.astype(np.int64), encoded)
     plain = held_out(model.history_, model.user_features_, None, np.random.default_rng(1))
     told = held_out(model.history_, model.user_features_, rows, np.random.default_rng(1))
     for path in (HOT, FEW_SHOT):
