@@ -78,7 +78,9 @@ def mmr_by_loop(pool: TopK, vectors: np.ndarray, diversity: float, k: int) -> li
         chosen: list[int] = []
         while left and len(chosen) < k:
 
-            def worth(i: int, columns: np.ndarray = columns, values: np.ndarray = values, span: tuple = span) -> float:
+            def worth(
+                i: int, columns: np.ndarray = columns, values: np.ndarray = values, span: tuple[float, float] = span
+            ) -> float:
                 relevance = (values[i] - span[0]) / (span[1] - span[0]) if span[1] > span[0] else 0.0
                 alike = [float(units[columns[i]] @ units[columns[j]]) for j in chosen]  # noqa: B023
                 return float((1 - diversity) * relevance - diversity * max([0.0, *alike]))

@@ -219,7 +219,7 @@ def test_lists_are_diverse_by_maximal_marginal_relevance(world: World) -> None:
     plain = copy.deepcopy(model)
     plain.diversity_ = 0.0
     found, expected = (each.recommend(world.hot_users, k=5) for each in (model, plain))
-    content = model.retriever_._item_embeddings()  # type: ignore[attr-defined]
+    content = model.retriever_._item_embeddings()
     varied, alike = (
         intra_list_diversity(model.items_.encode(pd.Index(lists["item_id"])).reshape(-1, 5), content).mean()
         for lists in (found, expected)
