@@ -31,6 +31,7 @@ __all__ = ["TwoStageRecommender"]
 Codes = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 Scorer = Callable[[UserBatch], Floats]
 
 STAGES = ("retriever", "ranker")
@@ -82,13 +83,21 @@ class Proposals(NamedTuple):
     rows: Codes
     items: Codes
     ranked: Floats
-    fresh: npt.NDArray[np.bool_]
+    fresh: Mask
     first: Moments
     second: Moments
 
-    def blended(self, weights: Doubles) -> Floats:
-        """The scores of the pairs, (n_pairs,), by the share of the ranker for each user, (n_users,)."""
-        share = weights.astype(np.float32)[self.rows]
+    def blended(self, weights: Doubles, heard: Mask) -> Floats:
+        """The scores of the pairs, (n_pairs,).
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_users,), float64
+            The share of the ranker for each user.
+        heard : ndarray of shape (n_items,), bool
+            The items on which the ranker is heard.
+        """
+        share = weights.astype(np.float32)[self.rows] * heard[self.items]
         scores = self.second.standardise(self.ranked, self.rows)
         scores *= share
         np.subtract(1, share, out=share)
@@ -116,6 +125,9 @@ class TwoStageRecommender(BaseRecommender):
     :math:`0, 0.1, \dots, 1` the share wins that gives those held out the best NDCG@10, for known users, for new ones
     with up to five interactions and for new ones with features alone. Then both are fitted on everything: choosing
     takes as long again as fitting.
+
+    On items without interactions the ranker is not heard, w is 0: what is held out has none of them, so that no share
+    can be chosen for them, and rankers that learn from negatives push them down.
 
     The last term explores: items with little evidence, :math:`n_i` users who have item i, get a bonus, as a bandit adds
     the uncertainty of an arm to its mean [2]_: the standard deviation of a mean of :math:`n_i` observations and one of
@@ -304,7 +316,7 @@ class TwoStageRecommender(BaseRecommender):
             found = propose(batch, np.ones(len(batch)))
             scores = np.full(found.retrieved.shape, -np.inf, dtype=np.float32)
             for place, share in enumerate(SHARES):
-                blended = found.blended(np.full(len(batch), share))
+                blended = found.blended(np.full(len(batch), share), retriever.popularity_ > 0)
                 scores[found.rows[found.fresh], found.items[found.fresh]] = blended[found.fresh]
                 values[place] += ndcg(hit_matrix(top_k(scores, 10).columns, wanted), n_wanted, 10).sum()
         return values
@@ -340,7 +352,7 @@ class TwoStageRecommender(BaseRecommender):
 
     def _blended(self, found: Proposals, weights: Doubles) -> Floats:
         """The score of every item: a blend for candidates, and for the others the retriever's, moved below."""
-        inside = found.blended(weights)
+        inside = found.blended(weights, self.evidence_ > 0)
         inside += self._bonus(found.items)
         known = found.items < self.n_items_fitted_
         starts = np.searchsorted(found.rows[known], np.arange(len(weights)))
@@ -373,7 +385,7 @@ class TwoStageRecommender(BaseRecommender):
         inside = np.zeros(found.retrieved.shape, dtype=bool)
         inside[found.rows, found.items] = True
         candidate = inside[at, items]
-        ranked = np.where(candidate, weights[at], 0.0)
+        ranked = np.where(candidate & (self.evidence_[items] > 0), weights[at], 0.0)
         told = [
             _scaled(self.retriever_, batch, at, items, 1 - ranked, found.first),
             _scaled(self.ranker_, batch, at, items, ranked, found.second),

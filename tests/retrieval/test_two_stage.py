@@ -56,9 +56,10 @@ def by_hand(model: TwoStageRecommender, user: int, weight: float) -> np.ndarray:
     inside = order[: last[0] + 1] if len(last) else order
     fresh = inside[~liked[inside]]
     score = np.zeros(len(first))
-    for part, values in ((1 - weight, first), (weight, second)):
-        score[inside] += part * (values[inside] - values[fresh].mean()) / values[fresh].std()
     counts = np.bincount(model.history_.tocoo().col[model.history_.data > 0], minlength=len(first))
+    share = np.where(counts > 0, weight, 0.0)
+    for part, values in ((1 - share, first), (share, second)):
+        score[inside] += part[inside] * (values[inside] - values[fresh].mean()) / values[fresh].std()
     score[inside] += model.exploration_ / np.sqrt(1 + counts[inside])
     outside = np.setdiff1d(order, inside)
     score[outside] = score[inside].min() - 1 + (first[outside] - first[inside].min()) / first[fresh].std()
@@ -166,6 +167,18 @@ def test_each_kind_of_user_has_a_share_of_its_own() -> None:
     found = model.recommend(strangers.index, k=5, user_features=strangers)
     assert (found["path"] == "warm").all()
     assert ((found["item_id"] + found["user_id"]) % 2 == 0).mean() >= 0.9
+
+
+def test_on_new_items_the_ranker_is_not_heard(world: World) -> None:
+    first, second = make(n_candidates=30), make(n_candidates=30, ranker=Noise())
+    for model in (first, second):
+        fit(model, world)
+        model.add_items(new_items())
+    X = product(world.hot_users.tolist(), world.warm_items.append(pd.Index([600, 601])))
+    np.testing.assert_array_equal(first.predict(X), second.predict(X))
+    assert abs(first.predict(world.X) - second.predict(world.X)).max() > 0.5
+    told = second.explain(X)
+    assert_close(told.groupby("row")["contribution"].sum(), second.predict(X))
 
 
 def test_where_nothing_can_be_held_out_both_count_the_same() -> None:
