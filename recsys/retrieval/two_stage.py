@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +15,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from recsys._sparse import find_entries
-from recsys._state import COLD, HOT, WARM, EstimatorState
+from recsys._state import HOT, WARM, EstimatorState
 from recsys.base import BaseRecommender
 from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.exceptions import InvalidInputError
 from recsys.interactions import ContextRows, TrainingData, UserBatch
-from recsys.retrieval._blending import Moments, candidate_mask, diversified, moments, stored_entries
+from recsys.retrieval._blending import Moments, diversified
 from recsys.retrieval._held_out import HeldOut, Judges, held_out
+from recsys.retrieval._proposals import Proposals, as_known_to, proposer
 from recsys.topk import CHUNK_ROWS, TopK, row_chunks, top_k
 from recsys.vectors import VectorRecommender
 
@@ -58,52 +58,6 @@ EVEN = 0.5
 GAP = 1.0
 # Users are scored in parts of so many scores: what is derived from them takes several times their memory.
 CELLS = 2**17
-# Where more than this part of the catalogue are candidates, scores of all of it cost less than those of pairs.
-DENSE = 0.5
-
-
-class Proposals(NamedTuple):
-    """Candidates of a batch of users, pair by pair, and what both stages say of them.
-
-    Attributes
-    ----------
-    retrieved : ndarray of shape (n_users, n_items), float32
-        Scores of the retriever.
-    rows, items : ndarray of shape (n_pairs,), int64
-        The candidates, user by user.
-    ranked : ndarray of shape (n_pairs,), float32
-        Scores of the ranker.
-    fresh : ndarray of shape (n_pairs,), bool
-        Whether the item was there in fit, and is not in the history of the user.
-    first, second : Moments
-        Of the scores of the retriever and of the ranker, over the fresh ones.
-    """
-
-    retrieved: Floats
-    rows: Codes
-    items: Codes
-    ranked: Floats
-    fresh: Mask
-    first: Moments
-    second: Moments
-
-    def blended(self, weights: Doubles, heard: Mask) -> Floats:
-        """The scores of the pairs, (n_pairs,).
-
-        Parameters
-        ----------
-        weights : ndarray of shape (n_users,), float64
-            The share of the ranker for each user.
-        heard : ndarray of shape (n_items,), bool
-            The items on which the ranker is heard.
-        """
-        share = weights.astype(np.float32)[self.rows] * heard[self.items]
-        scores = self.second.standardise(self.ranked, self.rows)
-        scores *= share
-        np.subtract(1, share, out=share)
-        share *= self.first.standardise(self.retrieved[self.rows, self.items], self.rows)
-        scores += share
-        return scores
 
 
 class TwoStageRecommender(BaseRecommender):
@@ -309,7 +263,7 @@ class TwoStageRecommender(BaseRecommender):
     def _values_of_shares(self, retriever: BaseRecommender, ranker: BaseRecommender, judges: Judges) -> Doubles:
         """The sum of NDCG@10 over users for each of `SHARES`."""
         n_items = judges.wanted.shape[1]
-        values, propose = np.zeros(len(SHARES)), _proposer(retriever, ranker, self.n_candidates_, n_items)
+        values, propose = np.zeros(len(SHARES)), proposer(retriever, ranker, self.n_candidates_, n_items)
         for part in row_chunks(len(judges.batch), 4 * n_items):
             batch, wanted = judges.batch.take(part), judges.wanted[part]
             n_wanted = np.diff(wanted.indptr).astype(np.int64)
@@ -345,7 +299,7 @@ class TwoStageRecommender(BaseRecommender):
         return score
 
     def _proposer(self) -> Callable[[UserBatch, Doubles], Proposals]:
-        return _proposer(self.retriever_, self.ranker_, self.n_candidates_, self.n_items_fitted_)
+        return proposer(self.retriever_, self.ranker_, self.n_candidates_, self.n_items_fitted_)
 
     def _score_batch(self, batch: UserBatch) -> Floats:
         return self._batch_scorer()(batch)
@@ -436,48 +390,12 @@ def _default_stage(name: str) -> BaseRecommender:
     return LightGBMRecommender()
 
 
-def _as_known_to(stage: BaseRecommender, batch: UserBatch) -> UserBatch:
-    """The same users; who is known by features alone is cold to a stage without use for them."""
-    if stage._uses_user_features:
-        return batch
-    return replace(batch, path=np.where(batch.path == WARM, COLD, batch.path).astype(np.int8))
-
-
-def _proposer(
-    retriever: BaseRecommender, ranker: BaseRecommender, n: int, n_known: int
-) -> Callable[[UserBatch, Doubles], Proposals]:
-    """A function that finds the candidates of users who are not cold, and what both stages say of them.
-
-    Where all shares of the ranker are 0, it is not asked.
-    """
-    retrieve = retriever._scorer()
-
-    def propose(batch: UserBatch, weights: Doubles) -> Proposals:
-        retrieved = retrieve(_as_known_to(retriever, batch))
-        inside = candidate_mask(retrieved, batch.history, n, n_known)
-        rows, items = np.nonzero(inside)
-        new = np.ones(inside.shape, dtype=bool)
-        new[stored_entries(batch.history)] = False
-        new[:, n_known:] = False
-        fresh = new[inside]
-        first = moments(retrieved[inside][fresh], rows[fresh], len(batch))
-        if not weights.any():
-            return Proposals(retrieved, rows, items, np.zeros(len(rows), dtype=np.float32), fresh, first, first)
-        asked = _as_known_to(ranker, batch)
-        dense = len(rows) > DENSE * inside.size
-        ranked = ranker._scorer()(asked)[inside] if dense else ranker._score_pairs(asked, rows, items)
-        second = moments(ranked[fresh], rows[fresh], len(batch))
-        return Proposals(retrieved, rows, items, ranked, fresh, first, second)
-
-    return propose
-
-
 def _scaled(
     stage: BaseRecommender, batch: UserBatch, rows: Codes, items: Codes, shares: Doubles, scores: Moments
 ) -> pd.DataFrame:
     """An explanation of pairs by a stage, as far as the stage counts in their score."""
     told = np.flatnonzero(shares)
-    frame = stage._explain_all(_as_known_to(stage, batch), rows[told], items[told])
+    frame = stage._explain_all(as_known_to(stage, batch), rows[told], items[told])
     at = told[frame["row"].to_numpy(np.int64)]
     return frame.assign(
         row=at,
