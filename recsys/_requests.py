@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from recsys.interactions import TARGET_NAMES, Pairs, read_pairs, read_target
 from recsys.vocabulary import Vocabulary, as_ids
 
 __all__ = [
+    "Catalogue",
     "allowed_items",
     "excluded_items",
     "read_context",
@@ -25,6 +26,18 @@ __all__ = [
 ]
 
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
+
+
+class Catalogue(Protocol):
+    """What finds the codes of labels: a Vocabulary, or the labels of an index."""
+
+    def encode(self, ids: Any, /) -> npt.NDArray[np.int64]:
+        """Codes; -1 where a label is unknown."""
+
+    def mismatch(self, ids: pd.Index, /) -> str:
+        """A hint, where labels are of another kind than those known here; else ""."""
+
+    def __len__(self) -> int: ...
 
 
 def read_k(k: Any) -> int:
@@ -100,7 +113,7 @@ def read_request_history(
 
 
 def allowed_items(
-    candidates: Any, items: Vocabulary, ids: pd.Index, names: tuple[str, str] = ID_NAMES
+    candidates: Any, items: Catalogue, ids: pd.Index, names: tuple[str, str] = ID_NAMES
 ) -> tuple[Mask | None, Csr | None]:
     """The items that alone may be recommended: a mask over the catalogue, or pairs; None where all may.
 
@@ -110,7 +123,7 @@ def allowed_items(
 
 
 def excluded_items(
-    exclude: Any, items: Vocabulary, ids: pd.Index, names: tuple[str, str] = ID_NAMES
+    exclude: Any, items: Catalogue, ids: pd.Index, names: tuple[str, str] = ID_NAMES
 ) -> tuple[Mask | None, Csr | None]:
     """The items that may not be recommended: a mask over the catalogue, or pairs; None where all may.
 
@@ -120,7 +133,7 @@ def excluded_items(
 
 
 def _read_items(
-    given: Any, argument: str, items: Vocabulary, ids: pd.Index, names: tuple[str, str]
+    given: Any, argument: str, items: Catalogue, ids: pd.Index, names: tuple[str, str]
 ) -> tuple[Mask | None, Csr | None]:
     if given is None:
         return None, None
@@ -131,7 +144,7 @@ def _read_items(
     return mask, None
 
 
-def _item_codes(labels: Any, argument: str, items: Vocabulary) -> npt.NDArray[np.int64]:
+def _item_codes(labels: Any, argument: str, items: Catalogue) -> npt.NDArray[np.int64]:
     index = as_ids(labels, argument)
     codes = items.encode(index)
     unknown = index[codes < 0].unique()
@@ -157,16 +170,17 @@ def _warn_unknown(candidates: pd.Index, hint: str = "") -> None:
     )
 
 
-def _item_pairs(frame: pd.DataFrame, argument: str, items: Vocabulary, ids: pd.Index, names: tuple[str, str]) -> Csr:
+def _item_pairs(frame: pd.DataFrame, argument: str, items: Catalogue, ids: pd.Index, names: tuple[str, str]) -> Csr:
     pairs = _read_pair_frame(frame, argument, names)
     if pairs is None:
         return empty_csr(len(ids), len(items))
     asked, row_of = Vocabulary.from_values(ids)
     users, codes = asked.encode(pairs.users), items.encode(pairs.items)
-    for known, found, labels, whom in (
+    sides: tuple[tuple[Catalogue, npt.NDArray[np.int64], pd.Index, str], ...] = (
         (asked, users, pairs.users, "user asked for"),
         (items, codes, pairs.items, "item"),
-    ):
+    )
+    for known, found, labels, whom in sides:
         if (found < 0).all() and (hint := known.mismatch(labels)):
             raise InvalidInputError(f"`{argument}` names no {whom}, but {examples(labels)}; expected such.{hint}")
     lost = pairs.items[(users >= 0) & (codes < 0)].unique()

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import mmap
 import os
 import re
 import secrets
@@ -45,6 +46,18 @@ MANIFEST = "manifest.json"
 
 # The names that a save gives its files; no other file is ever removed.
 CONTENT = re.compile(r"(arrays-[0-9a-f]{16}\.safetensors|state-[0-9a-f]{16}\.json|manifest-[0-9a-f]{16}\.tmp)")
+
+
+# Files of this many bytes are worth a mapping.
+MAPPED_FROM = 2**26
+
+_DTYPES = {
+    "BOOL": "?",
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    **{f"{sign}{8 * size}": f"<{code}{size}" for sign, code in (("I", "i"), ("U", "u")) for size in (1, 2, 4, 8)},
+}
 
 
 def write_directory(path: str | os.PathLike[str], state: dict[str, Any], header: dict[str, Any]) -> None:
@@ -90,12 +103,15 @@ def write_directory(path: str | os.PathLike[str], state: dict[str, Any], header:
         ) from error
 
 
-def read_directory(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_directory(path: str | os.PathLike[str], mapped: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what `write_directory` wrote, checking every byte against the manifest.
 
     Parameters
     ----------
     path : path-like
+    mapped : bool, default=False
+        Leave large arrays in their file: they are read-only views of a mapping of it, whose bytes were checked. A save
+        never changes a file, it writes a new one and removes the old, which lives as long as it is mapped.
 
     Returns
     -------
@@ -115,7 +131,7 @@ def read_directory(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[s
     manifest = read_manifest(path)
     while True:
         try:
-            return _read_state(Path(path), manifest), manifest
+            return _read_state(Path(path), manifest, mapped), manifest
         except CorruptModelError:
             # A save meanwhile replaces the manifest and then removes the files of the old one.
             fresh = read_manifest(path)
@@ -269,14 +285,13 @@ def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
     return cls
 
 
-def _read_state(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _read_state(directory: Path, manifest: dict[str, Any], mapped: bool) -> dict[str, Any]:
     from safetensors import SafetensorError
-    from safetensors.numpy import load as load_arrays
 
-    contents: dict[str, bytes] = {}
+    contents: dict[str, Any] = {}
     for name, expected in manifest["files"].items():
         try:
-            content = _read(directory / name)
+            content = _read(directory / name, mapped)
         except FileNotFoundError as error:
             raise CorruptModelError(f"{name} is missing from {directory}: copy the whole directory.") from error
         if hashlib.sha256(content).hexdigest() != expected:
@@ -286,7 +301,7 @@ def _read_state(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             )
         contents[name.partition("-")[0]] = content
     try:
-        return dict(unpack(json.loads(contents["state"]), load_arrays(contents["arrays"]), _public_class))
+        return dict(unpack(json.loads(contents["state"]), _load_arrays(contents["arrays"]), _public_class))
     # What a class makes of values that it never wrote can fail in any way.
     except (
         ArithmeticError,
@@ -303,8 +318,28 @@ def _read_state(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         ) from error
 
 
-def _read(file: Path) -> bytes:
+def _load_arrays(content: bytes | mmap.mmap) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file: copies out of bytes, views of a mapping."""
+    from safetensors.numpy import load as load_arrays
+
+    if isinstance(content, bytes):
+        return dict(load_arrays(content))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    arrays: dict[str, np.ndarray] = {}
+    for name, entry in header.items():
+        dtype, (begin, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
+        values = np.frombuffer(content, dtype, (end - begin) // dtype.itemsize, start + begin) if end > begin else ()
+        arrays[name] = np.asarray(values, dtype).reshape(entry["shape"])
+    return arrays
+
+
+def _read(file: Path, mapped: bool = False) -> Any:
     try:
+        if mapped and file.stat().st_size >= MAPPED_FROM:
+            with open(file, "rb") as stream:
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise

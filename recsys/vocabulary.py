@@ -251,6 +251,24 @@ class Vocabulary:
             return self
         return Vocabulary(_joined(self.ids, fresh) if len(self.ids) else fresh)
 
+    def cast(self, ids: pd.Index) -> pd.Index:
+        """Labels with the dtype of those known here, where that loses nothing, as `extend` would take them up.
+
+        Parameters
+        ----------
+        ids : pandas.Index of shape (n,)
+
+        Returns
+        -------
+        pandas.Index of shape (n,)
+
+        Examples
+        --------
+        >>> Vocabulary([1, 2]).cast(pd.Index([3.0]))
+        Index([3], dtype='int64')
+        """
+        return _joined(self.ids[:0], ids)
+
     def mismatch(self, ids: pd.Index) -> str:
         """A hint for errors, where `ids` are of another kind than the labels known here; else "".
 

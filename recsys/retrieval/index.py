@@ -1,54 +1,47 @@
-"""ItemIndex: the catalogue in FAISS, and its exact top-k by inner product.
-
-FAISS picks its kernel by the number of queries and of threads, so the last bits of its scores, and with them the order
-of near ties, change from call to call. Here FAISS finds every item that may belong to the top-k given its rounding, and
-those few are scored again in double precision: a query has one answer, whatever it is asked together with.
-"""
+"""ItemIndex: the catalogue in FAISS, which apps search while items come and go."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recsys._requests import excluded_items, read_k
-from recsys._sparse import Csr
-from recsys.exceptions import (
-    CorruptModelError,
-    InvalidInputError,
-    InvalidTypeError,
-    PersistenceError,
-    examples,
-)
-from recsys.persistence import read_directory, read_manifest, refuse_other_kind, write_directory
+from recsys._requests import read_k
+from recsys.exceptions import InvalidInputError, InvalidTypeError
+from recsys.retrieval import _storage
+from recsys.retrieval._approximate import Compression, perturbed, recall_of
+from recsys.retrieval._arguments import check_choice, read_restrictions, read_target
+from recsys.retrieval._changing import ChangingIndex, State
+from recsys.retrieval._labels import Labels
+from recsys.retrieval._metadata import read_metadata
+from recsys.retrieval._segments import Bools, Codes, Floats, Pairs
+from recsys.retrieval._snapshot import Snapshot
 from recsys.vectors import VectorRecommender
 from recsys.vocabulary import Vocabulary, as_ids
 
-if TYPE_CHECKING:
-    import faiss
-
 __all__ = ["ItemIndex"]
 
-Bools: TypeAlias = npt.NDArray[np.bool_]
-Codes: TypeAlias = npt.NDArray[np.int64]
-Floats: TypeAlias = npt.NDArray[np.float32]
+Kind: TypeAlias = Literal["auto", "exact", "ivf", "hnsw"]
+Metric: TypeAlias = Literal["dot", "cosine"]
 
-# Scores that FAISS returns at a time (12 bytes each, and scratch), and numbers multiplied at a time.
-_FETCHED = 2**20
-_MULTIPLIED = 2**19
-
-_EPSILON = float(np.finfo(np.float32).eps)
-_TINY = float(np.finfo(np.float32).tiny)
+_KINDS = ("auto", "exact", "ivf", "hnsw")
+_METRICS = ("dot", "cosine")
+_COMPRESSIONS = (None, "sq8", "pq")
 
 
-class ItemIndex:
-    r"""Items and their vectors, searched for the largest inner products :math:`\langle q, v_i \rangle`.
+class ItemIndex(ChangingIndex):
+    r"""Items and their vectors, searched for the largest inner products :math:`\langle q, v_i \rangle`, or cosines.
 
-    The search is exact. Ties go to the item that comes first in `ids`, as in a model's `recommend`.
+    Exact search has one answer for a query, whatever is asked at the same time: scores are sums in double precision,
+    and ties go to the item that joined first, as in a model's `recommend`. The approximate kinds may miss items, but
+    the scores of those they find are exact, and filtered or not, `k` items come back wherever there are `k`.
+
+    Searches and changes may come from any number of threads. A search sees the index before a change or after it, and
+    never waits for one; changes wait for each other. A change copies what changed since the last `compact`, which
+    happens by itself when that is more than a tenth of the index and more than 1024 items; it takes as long as building
+    the index did.
 
     Parameters
     ----------
@@ -56,65 +49,103 @@ class ItemIndex:
         Distinct labels of any kind.
     vectors : array-like of shape (n_items, n_dimensions)
         Copied as float32, never changed.
-    metric : {"dot"}, default="dot"
-        What makes an item near: the inner product.
+    metric : {"dot", "cosine"}, default="dot"
+        What makes an item near: the inner product, or that of the vectors scaled to length 1. The cosine with a vector
+        of zeros is 0.
+    kind : {"auto", "exact", "ivf", "hnsw"}, default="auto"
+        How to search. "exact": every vector. "ivf": those of the nearest of some lists, found by k-means. "hnsw":
+        along a graph of neighbours; built slowly, searched fast. "auto": "exact" up to 6.4 million numbers (100,000
+        vectors of 64: about a millisecond a query on a core) or for a `recall_target` of 1, and "ivf" beyond. Fewer
+        than 1024 items are always searched exactly.
+    recall_target : float, default=0.99
+        Which share of the 10 best items an approximate kind is to find on average, measured when it is built: so far it
+        looks. Where it cannot, a `DataWarning` says what it does find.
+    compression : {None, "sq8", "pq"}, default=None
+        What an approximate kind looks at, before it scores what it found by the vectors themselves: them, a byte a
+        number, or a byte for four numbers (product quantisation).
+    queries : array-like of shape (n_queries, n_dimensions), default=None
+        What recall is measured on, for example users' vectors. None: items' vectors with noise of half their length.
+    metadata : DataFrame, default=None
+        What `where` filters by: one row an id, named in the column ``item_id`` or in the frame's index. Columns are
+        numbers, dates, text, or lists of text or whole numbers; None and NaN are missing values.
 
     Attributes
     ----------
     items : Vocabulary
-        The labels, in the order of `ids`.
+        The labels, in the order in which they joined.
     n_dimensions : int
     metric : str
+    kind : str
+        As it was given.
+    is_exact : bool
+        Whether a search looks at every vector.
 
     Raises
     ------
     InvalidInputError
-        If there are no items, a label comes twice, or `vectors` are not finite numbers, one row an id.
+        If there are no items, a label comes twice, or another argument is not what is described here.
 
     References
     ----------
     .. [1] M. Douze et al., "The Faiss library", 2024, arXiv 2401.08281.
+    .. [2] Y. Malkov, D. Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical
+       Navigable Small World graphs", IEEE TPAMI 42(4), 2020.
 
     Examples
     --------
-    >>> index = ItemIndex(["tea", "milk", "salt"], [[1, 0], [1, 1], [0, 1]])
+    >>> about = pd.DataFrame({"price": [3, 1, 1]}, index=["tea", "milk", "salt"])
+    >>> index = ItemIndex(["tea", "milk", "salt"], [[1, 0], [1, 1], [0, 1]], metadata=about)
     >>> index.search([[2, 1]], k=2)
        query item_id  score  rank
     0      0    milk    3.0     1
     1      0     tea    2.0     2
+    >>> index.search([[2, 1]], where={"price": {"<": 3}}, exclude=["milk"])
+       query item_id  score  rank
+    0      0    salt    1.0     1
     """
 
-    def __init__(self, ids: Any, vectors: Any, *, metric: Literal["dot"] = "dot") -> None:
-        import faiss
-
-        if metric != "dot":
-            raise InvalidInputError(f"`metric` is {metric!r}; expected 'dot', the inner product.")
+    def __init__(
+        self,
+        ids: Any,
+        vectors: Any,
+        *,
+        metric: Metric = "dot",
+        kind: Kind = "auto",
+        recall_target: float = 0.99,
+        compression: Compression = None,
+        queries: Any = None,
+        metadata: pd.DataFrame | None = None,
+    ) -> None:
+        check_choice("metric", metric, _METRICS)
+        check_choice("kind", kind, _KINDS)
+        check_choice("compression", compression, _COMPRESSIONS)
+        if compression is not None and kind == "exact":
+            raise InvalidInputError(
+                f"`compression` is {compression!r} for `kind` 'exact'; expected None: exact search needs the vectors."
+            )
         items = Vocabulary(ids)
         if not len(items):
             raise InvalidInputError("`ids` is empty; expected at least one item.")
-        array = _as_vectors(vectors)
-        if len(array) != len(items):
-            raise InvalidInputError(f"`vectors` has {len(array)} rows for {len(items)} ids; expected one row an id.")
-        index = faiss.IndexFlatIP(array.shape[1])
-        index.add(array)
-        self._adopt(items, index, metric)
-
-    def _adopt(self, items: Vocabulary, index: faiss.IndexFlatIP, metric: str) -> None:
-        self.items, self.metric, self.n_dimensions = items, metric, int(index.d)
-        self._index = index
-        self._vectors = _stored_vectors(index)
-        self._longest = float(_lengths(self._vectors).max())
+        self.metric, self.kind, self.compression = metric, kind, compression
+        self.recall_target = read_target(recall_target)
+        array = self._read_rows(items.ids, vectors)
+        self.n_dimensions = int(array.shape[1])
+        self._queries = None if queries is None else self._read_queries(queries, "queries").copy()
+        base = self._build(array, read_metadata(metadata, items.ids))
+        self._adopt(State(Labels.of(items), Snapshot.of(base)))
 
     @classmethod
-    def from_model(cls, model: VectorRecommender) -> ItemIndex:
+    def from_model(cls, model: VectorRecommender, **options: Any) -> ItemIndex:
         """Index the catalogue of a model, as it is now.
 
-        Searching for ``model.user_vectors(users)`` gives the model's own `recommend`.
+        Exact search for ``model.user_vectors(users)`` gives the model's own `recommend`.
 
         Parameters
         ----------
         model : VectorRecommender
             Fitted.
+        **options
+            Those of the class: `kind`, `metadata` and others.
 
         Returns
         -------
@@ -142,10 +173,29 @@ class ItemIndex:
                 f"and `item_vectors`; ask other models with their own `recommend`."
             )
         vectors = model.item_vectors()
-        return cls(model.items_, vectors)
+        return cls(model.items_, vectors, **options)
 
-    def search(self, vectors: Any, k: int = 10, *, queries: Any = None, exclude: Any = None) -> pd.DataFrame:
-        """The k items of largest inner product with each vector.
+    @property
+    def items(self) -> Vocabulary:
+        """The labels, in the order in which they joined."""
+        return self._state.labels.items
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search looks at every vector."""
+        return self._state.snapshot.base.structure is None
+
+    def search(
+        self,
+        vectors: Any,
+        k: int = 10,
+        *,
+        queries: Any = None,
+        where: Any = None,
+        candidates: Any = None,
+        exclude: Any = None,
+    ) -> pd.DataFrame:
+        """The k nearest items of each vector.
 
         Parameters
         ----------
@@ -155,6 +205,11 @@ class ItemIndex:
             How many items; fewer come back where fewer are left.
         queries : array-like of shape (n_queries,), default=None
             What to call each query, for example the users. None: 0, 1, 2, ...
+        where : dict, default=None
+            A filter of the metadata, such as ``{"year": {">=": 1990}, "genres": {"in": ["Comedy", "War"]}}``; all that
+            it can say is in `recsys.retrieval.filters`.
+        candidates : array-like of item ids, default=None
+            The items that alone may be found.
         exclude : array-like of item ids, or DataFrame, default=None
             Items that may not be found: by anyone, or pair by pair (query, item). With users as `queries` and the `X`
             of `fit` here, nobody finds what they have seen.
@@ -170,79 +225,100 @@ class ItemIndex:
         InvalidInputError
             If an argument is not what is described here.
         """
-        k = min(read_k(k), len(self.items))
-        array = _as_vectors(vectors, self.n_dimensions)
-        labels = as_ids(np.arange(len(array)) if queries is None else queries, "queries")
-        if len(labels) != len(array):
+        state = self._state
+        k = read_k(k)
+        array = self._read_queries(vectors)
+        names = as_ids(np.arange(len(array)) if queries is None else queries, "queries")
+        if len(names) != len(array):
             raise InvalidInputError(
-                f"`queries` has {len(labels)} labels for {len(array)} vectors; expected one label a vector."
+                f"`queries` has {len(names)} labels for {len(array)} vectors; expected one label a vector."
             )
-        forbidden, excluded = excluded_items(exclude, self.items, labels)
-        rows, codes, scores = self._top_k(array, k, forbidden, excluded)
+        allowed, pairs = read_restrictions(candidates, exclude, state.labels, names)
+        places, scores = state.snapshot.search(array, k, where=where, allowed=allowed, pairs=pairs)
+        rows, columns = np.nonzero(places >= 0)
         return pd.DataFrame(
             {
-                "query": labels.take(rows),
-                "item_id": self.items.decode(codes),
-                "score": scores,
-                "rank": _ranks(rows),
+                "query": names.take(rows),
+                "item_id": state.labels.decode(places[rows, columns]),
+                "score": scores[rows, columns],
+                "rank": columns + 1,
             }
         )
 
-    def _top_k(
-        self, vectors: Floats, k: int, forbidden: Bools | None, excluded: Csr | None
-    ) -> tuple[Codes, Codes, Floats]:
-        """The rows of the answer: number of the query, code of the item, score."""
-        n_allowed = len(self.items) if forbidden is None else int(np.count_nonzero(~forbidden))
-        params = None if forbidden is None else _selection(~forbidden)
-        slack = self._slack(vectors)
-        # One more than is asked for shows where the k-th score ends.
-        fetch = np.full(len(vectors), k + 1) + (0 if excluded is None else np.diff(excluded.indptr))
-        fetch = np.minimum(fetch, n_allowed)
-        found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
-        while len(pending := np.flatnonzero(fetch)):
-            # Queries that need about as many items, as many of them as fit the memory.
-            alike = pending[fetch[pending] < 2 * fetch[pending].min()]
-            size = int(fetch[alike].max())
-            rows = alike[: max(1, _FETCHED // size)]
-            scores, codes = self._index.search(vectors[rows], size, params=params)
-            end = scores[:, -1].copy()
-            if excluded is not None:
-                scores[_is_listed(excluded[rows], codes)] = -np.inf
-            kth = np.partition(scores, size - k, axis=1)[:, size - k] if k <= size else np.float32(-np.inf)
-            worst = np.nextafter((kth - slack[rows]).astype(np.float32), np.float32(-np.inf))
-            # What FAISS left out may be as good as the k-th: ask these for more.
-            open_ended = (end >= worst) & (size < n_allowed)
-            fetch[rows] = np.where(open_ended, min(4 * size, n_allowed), 0)
-            good = (scores >= worst[:, None]) & (scores > -np.inf) & ~open_ended[:, None]
-            row, column = np.nonzero(good)
-            found.append(self._best(vectors, rows[row], codes[row, column], k))
-        all_rows, all_codes, all_scores = map(np.concatenate, zip(*found, strict=True))
-        order = np.argsort(all_rows, kind="stable")
-        return all_rows[order], all_codes[order], all_scores[order]
+    def search_arrays(
+        self, vectors: Any, k: int = 10, *, where: Any = None, candidates: Any = None, exclude: Any = None
+    ) -> tuple[npt.NDArray[Any], Floats, Codes]:
+        """The same as arrays, for those who count microseconds.
 
-    def _best(self, vectors: Floats, rows: Codes, codes: Codes, k: int) -> tuple[Codes, Codes, Floats]:
-        """Score candidates anew, and keep the k best of each row, best first, ties by code."""
-        scores = _inner_products(vectors, rows, self._vectors, codes)
-        order = np.lexsort((codes, -scores, rows))
-        order = order[_ranks(rows[order]) <= k]
-        return rows[order], codes[order], scores[order]
+        Parameters
+        ----------
+        vectors : array-like of shape (n_queries, n_dimensions)
+        k : int, default=10
+        where, candidates, exclude
+            As in `search`; the queries are called 0, 1, 2, ...
 
-    def _slack(self, vectors: Floats) -> npt.NDArray[np.float64]:
-        """By how much two scores of a query may be wrong together, at most.
+        Returns
+        -------
+        labels : ndarray of shape (n_queries, m)
+            m is k, or less where there are not as many.
+        scores : ndarray of shape (n_queries, m), float32
+            Best first; -inf beyond what was found.
+        lengths : ndarray of shape (n_queries,), int64
+            How many each query found: labels further on mean nothing.
 
-        A sum of d rounded products is off by at most (d / 2) eps |q| |v| in any order (Higham, "Accuracy and Stability
-        of Numerical Algorithms", section 3.1), and by less than tiny where a product underflows.
+        Raises
+        ------
+        InvalidInputError
+            If an argument is not what is described here.
+
+        Examples
+        --------
+        >>> labels, scores, lengths = ItemIndex(["tea", "milk"], [[1, 0], [1, 1]]).search_arrays([[2, 1]])
+        >>> labels[0, : lengths[0]].tolist(), scores.tolist()
+        (['milk', 'tea'], [[3.0, 2.0]])
         """
-        largest = _lengths(vectors) * self._longest
-        if (largest > np.finfo(np.float32).max).any():
-            raise InvalidInputError(
-                f"`vectors` are too long: inner products of up to {largest.max():.3g} may overflow float32; expected "
-                f"shorter ones: scale them down."
-            )
-        return np.asarray((self.n_dimensions + 2) * (_EPSILON * largest + _TINY))
+        state = self._state
+        k = read_k(k)
+        array = self._read_queries(vectors)
+        allowed: Bools | None = None
+        pairs: Pairs | None = None
+        if candidates is not None or exclude is not None:
+            allowed, pairs = read_restrictions(candidates, exclude, state.labels, pd.RangeIndex(len(array)))
+        places, scores = state.snapshot.search(array, k, where=where, allowed=allowed, pairs=pairs)
+        return state.labels.take(places), scores, np.count_nonzero(places >= 0, axis=1)
+
+    def measure_recall(self, queries: Any = None, k: int = 10) -> float:
+        """The share of the exact answer that a search finds.
+
+        Parameters
+        ----------
+        queries : array-like of shape (n_queries, n_dimensions), default=None
+            None: items' vectors with noise of half their length.
+        k : int, default=10
+
+        Returns
+        -------
+        float
+            The mean over the queries of how many of the k best items are found, over k; 1 for exact search.
+
+        Raises
+        ------
+        InvalidInputError
+            If an argument is not what is described here.
+
+        Examples
+        --------
+        >>> ItemIndex(["tea", "milk"], [[1, 0], [1, 1]]).measure_recall()
+        1.0
+        """
+        snapshot, k = self._state.snapshot, read_k(k)
+        asked = perturbed(snapshot.base.vectors) if queries is None else self._read_queries(queries, "queries")
+        return recall_of(snapshot.search(asked, k), snapshot.search(asked, k, exact=True))
 
     def save(self, path: Any) -> None:
         """Save the index into a directory, atomically; `ItemIndex.load` reads it.
+
+        What is saved is the index at one moment; it may be searched and changed meanwhile.
 
         Parameters
         ----------
@@ -254,20 +330,16 @@ class ItemIndex:
         PersistenceError
             If something cannot be stored, or `path` holds anything else, a model for example; nothing is written then.
         """
-        import faiss
-
-        refuse_other_kind(path, lambda held: held == type(self).__name__)
-        state = {"items": self.items, "faiss": faiss.serialize_index(self._index)}
-        header = {
-            "class": type(self).__name__,
-            "faiss_version": faiss.__version__,
-            "parameters": {"metric": self.metric},
-        }
-        write_directory(path, state, header)
+        labels, snapshot = self._state
+        names = ("metric", "kind", "recall_target", "compression")
+        _storage.write(path, {name: getattr(self, name) for name in names}, labels, snapshot, self._queries)
 
     @classmethod
     def load(cls, path: Any) -> ItemIndex:
         """Load an index that `save` wrote.
+
+        Every byte is checked. The vectors of a large index stay in their file, which is mapped into memory: the system
+        reads and forgets them as it likes, and processes share them.
 
         Parameters
         ----------
@@ -295,114 +367,18 @@ class ItemIndex:
         ...     ItemIndex.load(folder)
         ItemIndex(2 items, 2 dimensions, metric='dot')
         """
-        import faiss
-
-        # Before the rest is read, and of what was read: a save may come between.
-        _refuse_other_class(read_manifest(path), path)
-        state, manifest = read_directory(path)
-        _refuse_other_class(manifest, path)
-        try:
-            index = faiss.deserialize_index(state["faiss"])
-        except RuntimeError as error:
-            raise CorruptModelError(
-                f"FAISS {faiss.__version__} cannot read the index in {Path(path)}, which FAISS "
-                f"{manifest.get('faiss_version')} wrote: {error}"
-            ) from error
-        if not isinstance(index, faiss.IndexFlatIP) or index.ntotal != len(state["items"]):
-            raise CorruptModelError(
-                f"The index in {Path(path)} is a {type(index).__name__} of {index.ntotal} vectors for "
-                f"{len(state['items'])} ids; expected an IndexFlatIP of one vector an id."
-            )
+        parameters, labels, snapshot, queries = _storage.read(path)
         loaded = cls.__new__(cls)
-        loaded._adopt(state["items"], index, manifest["parameters"]["metric"])
+        vars(loaded).update(parameters)
+        loaded.n_dimensions = int(snapshot.base.vectors.shape[1])
+        loaded._queries = queries
+        loaded._adopt(State(labels, snapshot))
         return loaded
 
     def __len__(self) -> int:
-        return len(self.items)
+        return self._state.snapshot.n_items
 
     def __repr__(self) -> str:
-        return f"ItemIndex({len(self)} items, {self.n_dimensions} dimensions, metric={self.metric!r})"
-
-
-def _as_vectors(values: Any, n_dimensions: int | None = None) -> Floats:
-    """Check vectors and return them as float32 in C order; the same array where it is that already."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InvalidInputError(f"`vectors` is no array: {error}; expected rows of the same length.") from error
-    if array.dtype.kind not in "iuf":
-        raise InvalidTypeError(f"`vectors` is of dtype {array.dtype}; expected a dense array of real numbers.")
-    if array.ndim != 2:
-        raise InvalidInputError(
-            f"`vectors` has shape {array.shape}; expected (n, n_dimensions): pass a single vector v as [v]."
-        )
-    if n_dimensions is not None and array.shape[1] != n_dimensions:
-        raise InvalidInputError(
-            f"`vectors` has {array.shape[1]} dimensions; expected {n_dimensions}, like the vectors in the index: pass "
-            f"vectors of the model that was indexed."
-        )
-    if not array.shape[1]:
-        raise InvalidInputError(f"`vectors` has shape {array.shape}; expected at least one dimension.")
-    with np.errstate(over="ignore"):
-        floats = np.ascontiguousarray(array, dtype=np.float32)
-    bad = ~np.isfinite(floats).all(axis=1)
-    if bad.any():
-        raise InvalidInputError(
-            f"`vectors` holds NaN or values beyond float32 in {int(bad.sum())} rows: {examples(np.flatnonzero(bad))}; "
-            f"expected finite numbers: if they are a model's, it has diverged, fit it again."
-        )
-    return floats
-
-
-def _lengths(vectors: Floats) -> npt.NDArray[np.float64]:
-    """Euclidean lengths, in double precision."""
-    squares: npt.NDArray[np.float64] = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
-    return np.sqrt(squares)
-
-
-def _stored_vectors(index: faiss.IndexFlatIP) -> Floats:
-    """The vectors inside a FAISS index: a view, valid while the index lives and does not change."""
-    import faiss
-
-    view: Floats = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    view.flags.writeable = False
-    return view
-
-
-def _selection(allowed: Bools) -> Any:
-    # Its type stubs do not know these constructors.
-    faiss: Any = import_module("faiss")
-    return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
-
-
-def _is_listed(pairs: Csr, codes: Codes) -> Bools:
-    """Whether each of `codes`, (n, m), is stored in its row of `pairs`, which has sorted indices."""
-    n_items = pairs.shape[1]
-    rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))
-    keys = np.append(rows * n_items + pairs.indices, -1)
-    asked = np.arange(len(codes))[:, None] * n_items + codes
-    return np.asarray(keys[np.searchsorted(keys[:-1], asked)] == asked)
-
-
-def _inner_products(queries: Floats, rows: Codes, vectors: Floats, codes: Codes) -> Floats:
-    """The inner product of each pair: summed in double precision, in an order that the other pairs do not change."""
-    products = np.empty(len(rows), dtype=np.float32)
-    step = max(1, _MULTIPLIED // vectors.shape[1])
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        left, right = queries[rows[part]].astype(np.float64), vectors[codes[part]].astype(np.float64)
-        products[part] = np.einsum("nd,nd->n", left, right)
-    return products
-
-
-def _ranks(groups: Codes) -> Codes:
-    """The position of each element in its group, from 1; the groups are in ascending order."""
-    return np.arange(len(groups)) - np.searchsorted(groups, groups) + 1
-
-
-def _refuse_other_class(manifest: dict[str, Any], path: Any) -> None:
-    if manifest.get("class") != ItemIndex.__name__:
-        raise PersistenceError(
-            f"{Path(path)} holds a saved {manifest.get('class')}; expected an ItemIndex: load a model with "
-            f"`recsys.load`, and index it with `ItemIndex.from_model`."
-        )
+        structure = self._state.snapshot.base.structure
+        kind = "" if structure is None else f", kind={structure.kind!r}"
+        return f"ItemIndex({len(self)} items, {self.n_dimensions} dimensions, metric={self.metric!r}{kind})"

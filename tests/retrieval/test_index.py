@@ -250,8 +250,8 @@ def test_the_size_of_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     queries = rng.normal(size=(60, 6))
     pairs = pd.DataFrame(np.argwhere(rng.random((60, 80)) < rng.random((60, 1))), columns=["query", "item"])
     whole = index.search(queries, 10, exclude=pairs)
-    monkeypatch.setattr("recsys.retrieval.index._FETCHED", 50)
-    monkeypatch.setattr("recsys.retrieval.index._MULTIPLIED", 13)
+    monkeypatch.setattr("recsys.retrieval._segments._FETCHED", 50)
+    monkeypatch.setattr("recsys.retrieval._segments._MULTIPLIED", 13)
     pd.testing.assert_frame_equal(index.search(queries, 10, exclude=pairs), whole, check_exact=True)
 
 
@@ -353,8 +353,8 @@ def test_bad_searches_are_refused(arguments: dict[str, Any], message: str) -> No
 
 
 def test_another_metric_is_refused() -> None:
-    metric: Any = "cosine"
-    with pytest.raises(InvalidInputError, match="`metric` is 'cosine'; expected 'dot'"):
+    metric: Any = "l2"
+    with pytest.raises(InvalidInputError, match="`metric` is 'l2'; expected one of 'dot', 'cosine'"):
         ItemIndex(["a"], [[1]], metric=metric)
 
 

@@ -1,0 +1,181 @@
+"""Metadata of items: from a DataFrame to the table that filters look at, and to what is saved and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
+from recsys.retrieval.filters import COMBINATIONS, Field, LabelField, OrderedField, Table
+
+__all__ = ["read_metadata", "table_from_state", "table_to_state"]
+
+# Whole numbers beyond this are not told apart by floats.
+_LARGEST = 2**53
+
+
+def read_metadata(frame: Any, ids: pd.Index, like: Table | None = None) -> Table:
+    """Read one row an id, and check the columns.
+
+    Parameters
+    ----------
+    frame : DataFrame or None
+        The ids are in its column ``item_id`` or else in its index; rows of other ids are passed over. None: all of
+        `like`'s fields are missing.
+    ids : pandas.Index of shape (n,)
+    like : Table, default=None
+        What the index has already, whose fields these must be.
+
+    Returns
+    -------
+    Table of n rows
+
+    Raises
+    ------
+    InvalidInputError
+        If an id has no row or several, or a column cannot be filtered by.
+    """
+    if frame is None:
+        fields = {} if like is None else {name: _missing(field, len(ids)) for name, field in like.fields.items()}
+        return Table(fields, len(ids))
+    if not isinstance(frame, pd.DataFrame):
+        raise InvalidTypeError(f"`metadata` is of type {type(frame).__name__}; expected a DataFrame of one row an id.")
+    labelled = frame.set_index("item_id") if "item_id" in frame.columns else frame
+    if not labelled.index.is_unique:
+        twice = labelled.index[labelled.index.duplicated()].unique()
+        raise InvalidInputError(f"`metadata` has several rows of {examples(twice)}; expected one row an id.")
+    rows = labelled.index.get_indexer(ids)
+    if (rows < 0).any():
+        raise InvalidInputError(
+            f"`metadata` has no row of {int((rows < 0).sum())} ids: {examples(ids[rows < 0])}; expected one row an id, "
+            f"named in the column 'item_id' or in the index of the frame."
+        )
+    _check_names(labelled.columns, like)
+    return Table({name: _read_column(labelled[name].iloc[rows], name, like) for name in labelled.columns}, len(ids))
+
+
+def _check_names(names: pd.Index, like: Table | None) -> None:
+    wrong = [name for name in names if not isinstance(name, str) or name in COMBINATIONS]
+    if wrong:
+        raise InvalidInputError(
+            f"`metadata` has columns named {examples(wrong)}; expected text other than {examples(COMBINATIONS)}: "
+            f"rename them."
+        )
+    if not names.is_unique:
+        raise InvalidInputError(
+            f"`metadata` has several columns named {examples(names[names.duplicated()])}; expected distinct names."
+        )
+    if like is None:
+        return
+    if strange := [name for name in names if name not in like.fields]:
+        known = did_you_mean(strange[0], like.fields) if like.fields else "It has none: build it with `metadata`."
+        raise InvalidInputError(
+            f"`metadata` has the columns {examples(strange)}, which the index does not have. {known}"
+        )
+    if lost := [name for name in like.fields if name not in names]:
+        raise InvalidInputError(f"`metadata` lacks the columns {examples(lost)}; expected all that the index has.")
+
+
+def _read_column(column: pd.Series[Any], name: str, like: Table | None) -> Field:
+    if like is not None and column.isna().all():
+        return _missing(like.fields[name], len(column))
+    field = _read_ordered(column, name) or _read_labels(column, name)
+    if like is not None:
+        known = like.fields[name]
+        types = {type(label) for each in (known, field) if isinstance(each, LabelField) for label in each.labels}
+        if field.kind != known.kind or len(types) > 1:
+            raise InvalidInputError(
+                f"`metadata` has {_words(field)} in {name!r}; expected {_words(known)}, as the index has there."
+            )
+    return field
+
+
+def _read_ordered(column: pd.Series[Any], name: str) -> OrderedField | None:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if pd.api.types.is_datetime64_dtype(column.dtype):
+        return OrderedField(column.to_numpy(dtype="datetime64[us]"))
+    if not (pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)):
+        return None
+    if pd.api.types.is_complex_dtype(column.dtype):
+        raise InvalidTypeError(f"`metadata` has complex numbers in {name!r}; expected real ones.")
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if (np.abs(values) > _LARGEST).any() and column.dtype.kind in "iu":
+        raise InvalidInputError(
+            f"`metadata` has whole numbers beyond 2**53 in {name!r}, which floats do not tell apart; expected smaller "
+            f"ones: make them text if they are labels."
+        )
+    return OrderedField(values)
+
+
+def _read_labels(column: pd.Series[Any], name: str) -> LabelField:
+    """Text, or lists: exploded into pairs of a row and a label."""
+    cells = pd.Series(column.astype(object).to_numpy(), dtype=object)
+    # A set has no order that would be the same in the next process.
+    pairs = cells.map(lambda cell: sorted(cell) if isinstance(cell, (set, frozenset)) else cell).explode()
+    pairs = pairs[pairs.notna()]
+    kinds = set(pairs.map(type))
+    if not (kinds <= {str} or kinds <= {int, np.int64}):
+        raise InvalidInputError(
+            f"`metadata` has {examples(pairs[~pairs.map(_is_text)])} in {name!r}; expected a column of numbers, "
+            f"dates or text, or of lists of text or of whole numbers."
+        )
+    codes, labels = pd.factorize(pairs)
+    plain = tuple(label.item() if isinstance(label, np.generic) else label for label in labels)
+    return LabelField(pairs.index.to_numpy(dtype=np.int64), codes.astype(np.int64), plain, len(cells))
+
+
+def _is_text(cell: object) -> bool:
+    return isinstance(cell, str)
+
+
+def _missing(field: Field, n: int) -> Field:
+    if isinstance(field, OrderedField):
+        return OrderedField(np.full(n, "NaT" if field.kind == "dates" else np.nan, dtype=field.values.dtype))
+    none = np.zeros(0, dtype=np.int64)
+    return LabelField(none, none, field.labels, n)
+
+
+def _words(field: Field) -> str:
+    if isinstance(field, LabelField) and field.labels:
+        return "text" if isinstance(field.labels[0], str) else "lists of whole numbers"
+    return field.kind
+
+
+def table_to_state(table: Table) -> dict[str, Any]:
+    """What `persistence` stores of a table."""
+    fields: list[list[Any]] = []
+    for name, field in table.fields.items():
+        if isinstance(field, OrderedField):
+            fields.append([name, field.kind, field.values.view(np.int64) if field.kind == "dates" else field.values])
+        else:
+            fields.append([name, field.kind, field.rows, field.codes, list(field.labels)])
+    return {"n": table.n, "fields": fields}
+
+
+def table_from_state(state: dict[str, Any]) -> Table:
+    """The inverse of `table_to_state`; ValueError where the parts do not fit."""
+    fields: dict[str, Field] = {}
+    for name, kind, *parts in state["fields"]:
+        if kind == "labels":
+            fields[name] = LabelField(parts[0], parts[1], tuple(parts[2]), state["n"])
+        else:
+            fields[name] = OrderedField(parts[0].view("datetime64[us]") if kind == "dates" else parts[0])
+    if not all(_fits(field, state["n"]) for field in fields.values()):
+        raise ValueError("metadata whose columns have other lengths")
+    return Table(fields, state["n"])
+
+
+def _fits(field: Field, n: int) -> bool:
+    if isinstance(field, OrderedField):
+        return field.values.shape == (n,)
+    inside: Iterable[bool] = (
+        field.rows.shape == field.codes.shape,
+        bool((np.diff(field.rows) >= 0).all()),
+        bool(((field.rows >= 0) & (field.rows < n)).all()),
+        bool(((field.codes >= 0) & (field.codes < len(field.labels))).all()),
+    )
+    return all(inside)
