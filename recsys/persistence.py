@@ -291,7 +291,7 @@ def _read_state(directory: Path, manifest: dict[str, Any], mapped: bool) -> dict
     contents: dict[str, Any] = {}
     for name, expected in manifest["files"].items():
         try:
-            content = _read(directory / name, mapped)
+            content = _read(directory / name, mapped and name.startswith("arrays"))
         except FileNotFoundError as error:
             raise CorruptModelError(f"{name} is missing from {directory}: copy the whole directory.") from error
         if hashlib.sha256(content).hexdigest() != expected:

@@ -99,10 +99,12 @@ class Approximate:
         effort = min(self.most_effort, int(np.ceil(self.effort * len(vectors) / max(1, n_allowed))))
         if min(size, n_allowed) >= n_allowed / 2 or n_allowed <= self._rows_read(effort):
             return exact_top_k(vectors, queries, k, slack, selection, pairs)
-        _, rows = self.index.search(queries, size, params=self._parameters(effort, selection))
+        rows = self.index.search(queries, size, params=self._parameters(effort, selection))[1]
         if pairs is not None:
             rows[pairs.listed(rows)] = -1
-        best = best_first(rows, inner_products(queries, vectors, rows))
+        scores = inner_products(queries, vectors, rows)
+        scores[rows < 0] = -np.inf
+        best = best_first(rows, scores)
         answer = Answer(best.codes[:, :k].copy(), best.scores[:, :k].copy())
         if len(short := np.flatnonzero(answer.codes[:, -1] < 0)):
             of_short = None if pairs is None else pairs.of(short)

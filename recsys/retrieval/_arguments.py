@@ -69,8 +69,11 @@ def as_vectors(values: Any, n_dimensions: int | None = None, name: str = "vector
         )
     if not array.shape[1]:
         raise InvalidInputError(f"`{name}` has shape {array.shape}; expected at least one dimension.")
-    with np.errstate(over="ignore"):
-        floats = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype == np.float32:
+        floats = np.ascontiguousarray(array)
+    else:
+        with np.errstate(over="ignore"):
+            floats = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(floats).all():
         bad = np.flatnonzero(~np.isfinite(floats).all(axis=1))
         raise InvalidInputError(

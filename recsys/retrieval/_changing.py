@@ -14,7 +14,7 @@ from recsys.retrieval._approximate import Compression, build, tune
 from recsys.retrieval._arguments import as_vectors, places_of, unit_rows
 from recsys.retrieval._labels import Labels
 from recsys.retrieval._metadata import read_metadata
-from recsys.retrieval._segments import Floats
+from recsys.retrieval._segments import Floats, aligned_copy
 from recsys.retrieval._snapshot import Segment, Snapshot
 from recsys.retrieval.filters import Table
 from recsys.vocabulary import Vocabulary
@@ -58,6 +58,7 @@ class ChangingIndex:
         kind = self.kind
         if kind == "auto":
             kind = "exact" if self.recall_target == 1 or vectors.size <= _SCANNED else "ivf"
+        vectors = aligned_copy(vectors)
         if kind == "exact" or len(vectors) < _STRUCTURED_FROM:
             return Segment(vectors, table)
         structure = tune(build(vectors, kind, self.compression), vectors, self._queries, self.recall_target)
@@ -221,7 +222,7 @@ class ChangingIndex:
         array = as_vectors(vectors, n_dimensions)
         if len(array) != len(ids):
             raise InvalidInputError(f"`vectors` has {len(array)} rows for {len(ids)} ids; expected one row an id.")
-        return unit_rows(array) if self.metric == "cosine" else array.copy()
+        return unit_rows(array) if self.metric == "cosine" else array
 
     def _read_queries(self, vectors: Any, name: str = "vectors") -> Floats:
         array = as_vectors(vectors, self.n_dimensions, name)

@@ -17,6 +17,7 @@ import numpy as np
 from recsys.exceptions import InvalidInputError
 from recsys.retrieval._approximate import Approximate
 from recsys.retrieval._segments import (
+    LARGEST,
     Answer,
     Bools,
     Codes,
@@ -171,7 +172,7 @@ class Snapshot:
     def _slack(self, queries: Floats) -> Doubles:
         lengths = lengths_of(queries)
         largest = float(lengths.max(initial=0.0)) * self._longest
-        if largest > np.finfo(np.float32).max:
+        if largest > LARGEST:
             raise InvalidInputError(
                 f"`vectors` are too long: inner products of up to {largest:.3g} may overflow float32; expected shorter "
                 f"ones: scale them down."

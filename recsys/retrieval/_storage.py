@@ -12,12 +12,13 @@ from recsys.persistence import read_directory, read_manifest, refuse_other_kind,
 from recsys.retrieval._approximate import Approximate
 from recsys.retrieval._labels import Labels
 from recsys.retrieval._metadata import table_from_state, table_to_state
-from recsys.retrieval._segments import Floats, faiss
+from recsys.retrieval._segments import Floats, aligned_copy, faiss
 from recsys.retrieval._snapshot import Segment, Snapshot
 
 __all__ = ["read", "write"]
 
 _CLASS = "ItemIndex"
+_PARAMETERS = {"metric", "kind", "recall_target", "compression"}
 
 
 def write(path: Any, parameters: dict[str, Any], labels: Labels, snapshot: Snapshot, queries: Floats | None) -> None:
@@ -47,7 +48,7 @@ def read(path: Any) -> tuple[dict[str, Any], Labels, Snapshot, Floats | None]:
         base, delta = (_segment_from_state(state[name]) for name in ("base", "delta"))
         snapshot = Snapshot(base, state["live"], delta, state["codes"])
         labels = Labels(state["labels"], snapshot.is_taken, state["joined"])
-        _check(snapshot, labels)
+        _check(snapshot, labels, manifest["parameters"])
     except RuntimeError as error:
         raise CorruptModelError(
             f"FAISS {faiss().__version__} cannot read the index in {Path(path)}, which FAISS {version} wrote: {error}"
@@ -82,15 +83,19 @@ def _segment_from_state(state: dict[str, Any]) -> Segment:
             raise ValueError(f"a FAISS index of {structure.index.ntotal} rows for {len(vectors)} vectors")
     if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != table.n:
         raise ValueError(f"vectors of {vectors.dtype} and shape {vectors.shape} for {table.n} items")
+    if vectors.flags.writeable:
+        # Not a view of a mapped file, nor of a graph.
+        vectors = aligned_copy(vectors)
     return Segment(vectors, table, structure)
 
 
-def _check(snapshot: Snapshot, labels: Labels) -> None:
+def _check(snapshot: Snapshot, labels: Labels, parameters: dict[str, Any]) -> None:
     """What would lead a search astray: parts that do not belong together."""
     codes, n_base = snapshot.codes, len(snapshot.base.vectors)
     new = codes[snapshot.n_replaced :]
     fits = (
-        snapshot.live.shape == (n_base,) == (len(labels.base),)
+        parameters.keys() == _PARAMETERS
+        and snapshot.live.shape == (n_base,) == (len(labels.base),)
         and codes.shape == (len(snapshot.delta.vectors),)
         and snapshot.delta.vectors.shape[1] == snapshot.base.vectors.shape[1]
         and bool((np.diff(codes) > 0).all() and (codes >= 0).all())

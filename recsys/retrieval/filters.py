@@ -255,10 +255,10 @@ class Table:
 def _known(symbol: Any, operators: dict[str, Any], name: str) -> Any:
     if symbol in operators:
         return operators[symbol]
-    why = ", but its labels have no order" if symbol in _COMPARISONS else ""
+    why, known = ", but its labels have no order" if symbol in _COMPARISONS else "", [*operators, "in"]
     raise InvalidInputError(
-        f"`where` has the operator {_shown(symbol)} for {name!r}{why}; expected one of {examples([*operators, 'in'], 9)}."
-        f" {did_you_mean(str(symbol), [*operators, 'in'])}"
+        f"`where` has the operator {_shown(symbol)} for {name!r}{why}; expected one of {examples(known, 9)}. "
+        f"{did_you_mean(str(symbol), known)}"
     )
 
 

@@ -285,7 +285,7 @@ class ItemIndex(ChangingIndex):
         if candidates is not None or exclude is not None:
             allowed, pairs = read_restrictions(candidates, exclude, state.labels, pd.RangeIndex(len(array)))
         places, scores = state.snapshot.search(array, k, where=where, allowed=allowed, pairs=pairs)
-        return state.labels.take(places), scores, np.count_nonzero(places >= 0, axis=1)
+        return state.labels.take(places), scores, (places >= 0).sum(axis=1)
 
     def measure_recall(self, queries: Any = None, k: int = 10) -> float:
         """The share of the exact answer that a search finds.
