@@ -79,6 +79,11 @@ class Approximate:
         """The effort beyond which a scan of everything is cheaper, or nothing is left to read."""
         return int(self.index.nlist) if self.kind == "ivf" else max(16, int(self.index.ntotal) // _GRAPH_DEGREE)
 
+    @property
+    def saves_work(self) -> bool:
+        """Whether it reads so few rows that a scan would be slower: rows that lie apart are read half as fast."""
+        return self._rows_read(self.effort) < self.index.ntotal / 2
+
     def _rows_read(self, effort: int) -> float:
         return effort * (self.index.ntotal / self.index.nlist if self.kind == "ivf" else _GRAPH_DEGREE)
 
@@ -95,8 +100,9 @@ class Approximate:
         n_allowed = len(vectors) if selection is None else selection.n_allowed
         k = min(k, n_allowed)
         size = k * _PROPOSED[self.compression] + (0 if pairs is None else int(np.diff(pairs.indptr).max(initial=0)))
-        # The best of those allowed lie as much farther away as there are fewer.
-        effort = min(self.most_effort, int(np.ceil(self.effort * len(vectors) / max(1, n_allowed))))
+        # The best lie farther away the fewer are allowed and the more are asked for than when this was tuned.
+        farther = len(vectors) / max(1, n_allowed) * max(1.0, np.sqrt(k / _TUNED_K))
+        effort = min(self.most_effort, int(np.ceil(self.effort * farther)))
         if min(size, n_allowed) >= n_allowed / 2 or n_allowed <= self._rows_read(effort):
             return exact_top_k(vectors, queries, k, slack, selection, pairs)
         rows = self.index.search(queries, size, params=self._parameters(effort, selection))[1]
@@ -143,14 +149,15 @@ def build(vectors: Floats, kind: str, compression: Compression) -> Approximate:
         index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _TRAINED_ON
     if compression == "pq":
         quantized = index if kind == "ivf" else faiss().downcast_index(index.storage)
-        quantized.pq.cp.min_points_per_centroid = 1
+        # Codes that can be compared bit by bit take most of the training, and nothing here compares them so.
+        quantized.do_polysemous_training, quantized.pq.cp.min_points_per_centroid = False, 1
     index.train(vectors)
     index.add(vectors)
     return Approximate(kind, compression, index, effort=1, recall=0.0)
 
 
 def tune(structure: Approximate, vectors: Floats, queries: Floats | None, target: float) -> Approximate:
-    """Find the least effort whose measured recall of the 10 best reaches the target; all there is, if none does.
+    """Find about the least effort whose measured recall of the 10 best reaches the target; the most, if none does.
 
     Parameters
     ----------

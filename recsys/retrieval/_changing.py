@@ -62,14 +62,17 @@ class ChangingIndex:
         if kind == "exact" or len(vectors) < _STRUCTURED_FROM:
             return Segment(vectors, table)
         structure = tune(build(vectors, kind, self.compression), vectors, self._queries, self.recall_target)
-        if structure.recall < self.recall_target:
+        if structure.recall >= self.recall_target and structure.saves_work:
+            return Segment(vectors if structure.vectors is None else structure.vectors, table, structure)
+        if self.kind != "auto":
             warnings.warn(
-                f"`kind` {kind!r} with `compression` {self.compression!r} finds {structure.recall:.4f} of the 10 best "
-                f"items, less than `recall_target`={self.recall_target}: choose another kind or less compression.",
+                f"`kind` {kind!r} with `compression` {self.compression!r} would have to read most of the "
+                f"{len(vectors)} items to find {self.recall_target} of the 10 best, your `recall_target`; every search "
+                f"scans all of them instead: aim lower, or choose another kind or less compression.",
                 DataWarning,
                 stacklevel=4,
             )
-        return Segment(vectors if structure.vectors is None else structure.vectors, table, structure)
+        return Segment(vectors, table)
 
     def add(self: Self, ids: Any, vectors: Any, metadata: pd.DataFrame | None = None) -> Self:
         """Add items, after those that are there.

@@ -72,9 +72,7 @@ def _check_names(names: pd.Index, like: Table | None) -> None:
         return
     if strange := [name for name in names if name not in like.fields]:
         known = did_you_mean(strange[0], like.fields) if like.fields else "It has none: build it with `metadata`."
-        raise InvalidInputError(
-            f"`metadata` has the columns {examples(strange)}, which the index does not have. {known}"
-        )
+        raise InvalidInputError(f"`metadata` has the columns {examples(strange)}, which the index lacks. {known}")
     if lost := [name for name in like.fields if name not in names]:
         raise InvalidInputError(f"`metadata` lacks the columns {examples(lost)}; expected all that the index has.")
 
@@ -114,8 +112,7 @@ def _read_ordered(column: pd.Series[Any], name: str) -> OrderedField | None:
 def _read_labels(column: pd.Series[Any], name: str) -> LabelField:
     """Text, or lists: exploded into pairs of a row and a label."""
     cells = pd.Series(column.astype(object).to_numpy(), dtype=object)
-    # A set has no order that would be the same in the next process.
-    pairs = cells.map(lambda cell: sorted(cell) if isinstance(cell, (set, frozenset)) else cell).explode()
+    pairs = cells.map(_as_list).explode()
     pairs = pairs[pairs.notna()]
     kinds = set(pairs.map(type))
     if not (kinds <= {str} or kinds <= {int, np.int64}):
@@ -126,6 +123,13 @@ def _read_labels(column: pd.Series[Any], name: str) -> LabelField:
     codes, labels = pd.factorize(pairs)
     plain = tuple(label.item() if isinstance(label, np.generic) else label for label in labels)
     return LabelField(pairs.index.to_numpy(dtype=np.int64), codes.astype(np.int64), plain, len(cells))
+
+
+def _as_list(cell: Any) -> Any:
+    """What pandas explodes as it should: a set in an order that the next process has too, a dict not into its keys."""
+    if isinstance(cell, (set, frozenset)):
+        return sorted(cell)
+    return [cell] if isinstance(cell, dict) else cell
 
 
 def _is_text(cell: object) -> bool:

@@ -74,9 +74,7 @@ class OrderedField:
         if symbol == "in":
             members = [self._read(name, member) for member in _members(name, value)]
             return np.isin(self.values, np.array(members, dtype=self.values.dtype))
-        compare = (
-            operator.eq if symbol == "==" else _known(symbol, {"==": operator.eq, "in": None, **_COMPARISONS}, name)
-        )
+        compare = _known(symbol, _COMPARISONS, name)
         return np.asarray(compare(self.values, self._read(name, value)))
 
     def _read(self, name: str, value: Any) -> Any:
@@ -204,9 +202,7 @@ class Table:
 
     def _match(self, where: Any, depth: int) -> Bools:
         if not isinstance(where, Mapping):
-            raise InvalidTypeError(
-                f"`where` holds {_shown(where)}; expected a dict such as {{'year': {{'>=': 1990}}}}."
-            )
+            raise InvalidTypeError(f"`where` holds {_shown(where)}; expected a dict like {{'year': {{'>=': 1990}}}}.")
         if not depth:
             raise InvalidInputError(f"`where` is nested more than {_DEEPEST} deep; expected a flatter filter.")
         found = np.ones(self.n, dtype=bool)

@@ -54,12 +54,13 @@ class ItemIndex(ChangingIndex):
         of zeros is 0.
     kind : {"auto", "exact", "ivf", "hnsw"}, default="auto"
         How to search. "exact": every vector. "ivf": those of the nearest of some lists, found by k-means. "hnsw":
-        along a graph of neighbours; built slowly, searched fast. "auto": "exact" up to 6.4 million numbers (100,000
-        vectors of 64: about a millisecond a query on a core) or for a `recall_target` of 1, and "ivf" beyond. Fewer
-        than 1024 items are always searched exactly.
+        along a graph of neighbours, built slowly, searched fast; removed items stand in its way until `compact`.
+        "auto": "exact" up to 6.4 million numbers (100,000 vectors of 64: about a millisecond a query on a core) or for
+        a `recall_target` of 1, and "ivf" beyond. Fewer than 1024 items are always searched exactly.
     recall_target : float, default=0.99
         Which share of the 10 best items an approximate kind is to find on average, measured when it is built: so far it
-        looks. Where it cannot, a `DataWarning` says what it does find.
+        looks. Where that is as much work as a scan, exact search it is, and a `DataWarning` says so unless `kind` is
+        "auto".
     compression : {None, "sq8", "pq"}, default=None
         What an approximate kind looks at, before it scores what it found by the vectors themselves: them, a byte a
         number, or a byte for four numbers (product quantisation).

@@ -117,7 +117,7 @@ def table() -> Table:
             "kids": [True, False, False],
             "genres": [["war"], ["war", "drama"], None],
             "tags": [[1], [2, 3], []],
-            "shown": pd.to_datetime(["2020-01-01", "2021-06-01 12:00", None]).tz_localize("Europe/Berlin"),
+            "shown": pd.to_datetime(["2020-01-01 00:00", "2021-06-01 12:00", None]).tz_localize("Europe/Berlin"),
         }
     )
     return read_metadata(frame, frame.index)
@@ -158,11 +158,11 @@ def _nested(depth: int) -> dict[str, Any]:
         ({7: 1}, "names the field 7, which"),
         (
             {"year": {"=>": 1}},
-            "operator '=>' for 'year'; expected one of '==', '<', '<=', '>', '>=', 'in'. Did you mean",
+            "operator '=>' for 'year'; expected one of '==', '<', '<=', '>', '>=', 'in'. Did",
         ),
         (
             {"genres": {"<": "war"}},
-            "operator '<' for 'genres', but its labels have no order; expected one of '==', 'in'",
+            "'<' for 'genres', but its labels have no order; expected one of '==', 'in'",
         ),
         ({"year": {}}, "no operator for 'year'"),
         ({"year": [1, 2]}, r"the list \[1, 2\] for 'year'; expected a value .* write \{'in': \[...\]\}"),
@@ -217,7 +217,7 @@ def test_rows_are_found_by_id() -> None:
         (FRAME.assign(year=[2**60, 2, 3]), r"beyond 2\*\*53 in 'year'"),
         (
             FRAME.assign(year=[{"x": 1}, "y", "z"]),
-            r"has \{'x': 1\} in 'year'; expected a column of numbers, dates or text",
+            r"has \{'x': 1\} in 'year'; expected a column of numbers, dates",
         ),
         (FRAME.assign(year=[[1], ["y"], []]), "has 1 in 'year'; expected a column of numbers"),
     ],
@@ -239,5 +239,5 @@ def test_further_metadata_has_the_same_columns(frame: Any, message: str) -> None
     ids = pd.Index(["a", "b"])
     with pytest.raises(InvalidInputError, match=message):
         read_metadata(frame, ids, read_metadata(FRAME, ids))
-    with pytest.raises(InvalidInputError, match="the index lacks. It has none: build it with `metadata`"):
+    with pytest.raises(InvalidInputError, match=r"the index lacks\. It has none: build it with `metadata`"):
         read_metadata(FRAME, ids, read_metadata(None, ids))

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from recsys.exceptions import InvalidInputError
 from recsys.retrieval import ItemIndex, _changing, _snapshot
+from recsys.retrieval._approximate import Approximate
 
 LABELS = [f"i{n}" for n in range(24)]
 labels = st.lists(st.sampled_from(LABELS), unique=True, max_size=12)
@@ -51,7 +52,7 @@ class Catalogue(RuleBasedStateMachine):
     @initialize(ids=labels.filter(bool), seed=st.integers(0, 99))
     def build(self, ids: list[str], seed: int) -> None:
         rows, about = self._rows(ids, seed)
-        self.index = ItemIndex(ids, rows, kind=self.kind, metadata=about, recall_target=0.5)
+        self.index = ItemIndex(ids, rows, kind=self.kind, metadata=about, recall_target=0.01)
         self.model: dict[str, Any] = {}
         self._note(ids, rows, about)
 
@@ -184,8 +185,10 @@ class Graph(Approximately):
 def test_every_history_gives_the_answers_of_a_dict(machine: type[Catalogue], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_snapshot, "_SMALL", 6)
     monkeypatch.setattr(_changing, "_STRUCTURED_FROM", 4)
+    # Of so few items a scan is always cheaper; here it is not to be known.
+    monkeypatch.setattr(Approximate, "_rows_read", lambda structure, effort: 0.0)
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=40, stateful_step_count=20, deadline=None, derandomize=True)
+        machine, settings=settings(max_examples=25, stateful_step_count=20, deadline=None, derandomize=True)
     )
 
 
