@@ -7,6 +7,7 @@ and FAISS alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,8 @@ __all__ = ["Segment", "Snapshot"]
 # A base is built anew when what it lacks is more than this share of it, and more than is scanned in no time.
 _FOLDED_AT = 0.1
 _SMALL = 1024
+# Rows, of nine bytes each, that filters which were asked are remembered for.
+_REMEMBERED = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +183,27 @@ class Snapshot:
         return slack_of(lengths, self._longest, queries.shape[1])
 
     def _selected(self, where: Any, allowed: Bools | None) -> Selection | None:
-        mask = self._masked(self.base, where, None if allowed is None else allowed[: len(self.live)])
-        return self._all_live if mask is None else Selection(mask & self.live)
+        if allowed is not None:
+            mask = self._masked(self.base, where, allowed[: len(self.live)])
+            return None if mask is None else Selection(mask & self.live)
+        if where is None:
+            return self._all_live
+        try:
+            key = json.dumps(where, sort_keys=True)
+        except (RecursionError, TypeError, ValueError):
+            # Not what JSON can say, or wrong: there may be no key for it, but an answer or an error.
+            return Selection(self.base.table.match(where) & self.live)
+        if (found := self._filtered.get(key)) is None:
+            found = Selection(self.base.table.match(where) & self.live)
+            if len(self._filtered) >= max(1, _REMEMBERED // (1 + len(self.live))):
+                self._filtered.clear()
+            self._filtered[key] = found
+        return found
+
+    @cached_property
+    def _filtered(self) -> dict[str, Selection]:
+        """What filters left of the base, as apps ask the same ones again and again."""
+        return {}
 
     def _masked(self, segment: Segment, where: Any, allowed: Bools | None) -> Bools | None:
         if where is None:
