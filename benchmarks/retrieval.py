@@ -224,7 +224,7 @@ def markdown(values: dict[str, Any]) -> str:
         f"load of the machine before: {values['load']:.2f}.\n",
         "## Exact search over raw FAISS\n",
         f"At most {SINGLE_TARGET:g} microseconds more for a single query, {BATCH_TARGET} times as long for a batch.\n",
-        "| items | FAISS, one query, us | arrays, more | frame, more | FAISS, batch, ms | arrays, ratio | frame, ratio |",
+        "| items | FAISS, single, us | arrays, more | frame, more | FAISS, batch, ms | arrays, ratio | frame, ratio |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for size, found in values["sizes"].items():
@@ -237,8 +237,8 @@ def markdown(values: dict[str, Any]) -> str:
         )
     lines += [
         "\n## Filtered search over over-fetching\n",
-        f"Ratio of CPU time, at most {FILTER_TARGET:g}: the filter inside the exact scan, over fetching more and dropping "
-        f"until {K} are left, from raw FAISS, whose scores are not exact, and from the index.\n",
+        f"Ratio of CPU time, at most {FILTER_TARGET:g}: the filter inside the exact scan, over fetching more and "
+        f"dropping until {K} are left, from raw FAISS, whose scores are not exact, and from the index.\n",
         "| items | allowed | single, FAISS | single, index | batch, FAISS | batch, index | least found |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
