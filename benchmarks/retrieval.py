@@ -245,9 +245,9 @@ def markdown(values: dict[str, Any]) -> str:
     for size, found in values["sizes"].items():
         for share, row in found["filtered"].items():
             ways = [(name, way) for name in ("single", "batch") for way in ("FAISS", "over-fetch")]
-            ratios = " | ".join(f"{row[name]['arrays'] / row[name][way]:.2f}" for name, way in ways)
+            cells = " | ".join(f"{row[name]['arrays'] / row[name][way]:.2f}" for name, way in ways)
             least = min(row[name]["least found"] for name in ("single", "batch"))
-            lines.append(f"| {int(size):,} | {float(share):.0%} | {ratios} | {least} |")
+            lines.append(f"| {int(size):,} | {float(share):.0%} | {cells} | {least} |")
     lines += [
         "\n## Side by side\n",
         f"ItemIndex is built for a recall of {RECALL_TARGET}, measured on items' vectors with noise; the peers are "

@@ -82,7 +82,7 @@ class Approximate:
     @property
     def saves_work(self) -> bool:
         """Whether it reads so few rows that a scan would be slower: rows that lie apart are read half as fast."""
-        return self._rows_read(self.effort) < self.index.ntotal / 2
+        return bool(self._rows_read(self.effort) < self.index.ntotal / 2)
 
     def _rows_read(self, effort: int) -> float:
         return effort * (self.index.ntotal / self.index.nlist if self.kind == "ivf" else _GRAPH_DEGREE)
@@ -101,7 +101,8 @@ class Approximate:
         k = min(k, n_allowed)
         size = k * _PROPOSED[self.compression] + (0 if pairs is None else int(np.diff(pairs.indptr).max(initial=0)))
         # The best lie farther away the fewer are allowed and the more are asked for than when this was tuned.
-        farther = len(vectors) / max(1, n_allowed) * max(1.0, np.sqrt(k / _TUNED_K))
+        more = max(1.0, k / _TUNED_K)
+        farther = len(vectors) / max(1, n_allowed) * (more if self.kind == "hnsw" else np.sqrt(more))
         effort = min(self.most_effort, int(np.ceil(self.effort * farther)))
         if min(size, n_allowed) >= n_allowed / 2 or n_allowed <= self._rows_read(effort):
             return exact_top_k(vectors, queries, k, slack, selection, pairs)

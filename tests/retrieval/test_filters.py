@@ -117,7 +117,7 @@ def table() -> Table:
             "kids": [True, False, False],
             "genres": [["war"], ["war", "drama"], None],
             "tags": [[1], [2, 3], []],
-            "shown": pd.to_datetime(["2020-01-01 00:00", "2021-06-01 12:00", None]).tz_localize("Europe/Berlin"),
+            "shown": pd.DatetimeIndex(["2020-01-01 00:00", "2021-06-01 12:00", "NaT"]).tz_localize("Europe/Berlin"),
         }
     )
     return read_metadata(frame, frame.index)
@@ -196,6 +196,7 @@ def test_without_metadata_there_is_nothing_to_filter_by() -> None:
         read_metadata(None, pd.Index([1, 2])).match({"year": 1})
 
 
+MIXED = [pd.Series(cells, dtype=object) for cells in ([{"x": 1}, "y", "z"], [[1], ["y"], []])]
 FRAME = pd.DataFrame({"item_id": ["b", "a", "c"], "year": [2, 1, 3]})
 
 
@@ -216,10 +217,10 @@ def test_rows_are_found_by_id() -> None:
         (FRAME.assign(year=[1j, 2, 3]), "complex numbers in 'year'"),
         (FRAME.assign(year=[2**60, 2, 3]), r"beyond 2\*\*53 in 'year'"),
         (
-            FRAME.assign(year=[{"x": 1}, "y", "z"]),
+            FRAME.assign(year=MIXED[0]),
             r"has \{'x': 1\} in 'year'; expected a column of numbers, dates",
         ),
-        (FRAME.assign(year=[[1], ["y"], []]), "has 1 in 'year'; expected a column of numbers"),
+        (FRAME.assign(year=MIXED[1]), "has 1 in 'year'; expected a column of numbers"),
     ],
 )
 def test_wrong_metadata_is_named(frame: Any, message: str) -> None:

@@ -196,7 +196,8 @@ def test_a_reader_sees_one_state_and_never_waits(tmp_path: Path) -> None:
     """Every version gives all items one number: an answer that mixes versions has two scores."""
     n = 400
     index = ItemIndex(np.arange(n), np.ones((n, 1)), metadata=pd.DataFrame({"version": [1.0] * n}))
-    stop, wrong, n_answers = threading.Event(), [], [0, 0, 0]
+    stop, n_answers = threading.Event(), [0, 0, 0]
+    wrong: list[Any] = []
 
     def read(reader: int) -> None:
         while not stop.is_set():
