@@ -101,9 +101,10 @@ class Approximate:
         k = min(k, n_allowed)
         size = k * _PROPOSED[self.compression] + (0 if pairs is None else int(np.diff(pairs.indptr).max(initial=0)))
         # The best lie farther away the fewer are allowed and the more are asked for than when this was tuned.
-        more = max(1.0, k / _TUNED_K)
-        farther = len(vectors) / max(1, n_allowed) * (more if self.kind == "hnsw" else np.sqrt(more))
-        effort = min(self.most_effort, int(np.ceil(self.effort * farther)))
+        farther = len(vectors) / max(1, n_allowed) * max(1.0, np.sqrt(k / _TUNED_K))
+        # In a graph, fewer nodes in view than are asked for would be filled up at random.
+        least = size if self.kind == "hnsw" else 1
+        effort = min(self.most_effort, max(least, int(np.ceil(self.effort * farther))))
         if min(size, n_allowed) >= n_allowed / 2 or n_allowed <= self._rows_read(effort):
             return exact_top_k(vectors, queries, k, slack, selection, pairs)
         rows = self.index.search(queries, size, params=self._parameters(effort, selection))[1]

@@ -26,7 +26,7 @@ def test_turns_are_medians() -> None:
 def test_a_run_writes_its_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(retrieval, "PEERS", {name: "not_there" for name in retrieval.PEERS})
+    monkeypatch.setattr(retrieval, "PEERS", dict.fromkeys(retrieval.PEERS, "not_there"))
     monkeypatch.setattr(retrieval, "rounds_for", lambda function, seconds: 1)
     retrieval.main(["--sizes", "2000", "--quick", "--output", str(tmp_path)])
     text = (tmp_path / "retrieval.md").read_text()
