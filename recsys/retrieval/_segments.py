@@ -207,8 +207,7 @@ def exact_top_k(
         return _widening_top_k(vectors, queries, k, slack, selection, pairs)
     scores, rows = scan(vectors, queries, size, selection)
     found = best_first(rows[:, :k], inner_products(queries, vectors, rows[:, :k]))
-    is_open = scores[:, k - 1] - slack <= scores[:, k] if size > k else None
-    if is_open is not None and is_open.any():
+    if size > k and (is_open := scores[:, k - 1] - slack <= scores[:, k]).any():
         again = np.flatnonzero(is_open)
         wider = _widening_top_k(vectors, queries[again], k, slack[again], selection, None)
         found = Answer(found.codes.copy(), found.scores.copy())
@@ -261,6 +260,10 @@ def inner_products(queries: Floats, vectors: Floats, rows: Codes) -> Floats:
 
     Where a row is -1 it is that of any row.
     """
+    if rows.size * vectors.shape[1] <= _MULTIPLIED:
+        # A single query: every call counts.
+        right = vectors.take(rows, axis=0, mode="clip").astype(np.float64)
+        return np.asarray(np.einsum("nd,nmd->nm", queries.astype(np.float64), right), dtype=np.float32)
     products = np.empty(rows.shape, dtype=np.float32)
     width = max(1, _MULTIPLIED // vectors.shape[1])
     step = max(1, width // max(1, rows.shape[1]))
