@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from recsys._requests import allowed_items, excluded_items
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 from recsys.retrieval._labels import Labels
-from recsys.retrieval._segments import Bools, Codes, Floats, Pairs, lengths_of
+from recsys.retrieval._segments import Bools, Codes, Floats, Pairs
 
-__all__ = ["as_vectors", "check_choice", "places_of", "read_restrictions", "read_target", "unit_rows"]
+__all__ = ["as_vectors", "check_choice", "places_of", "read_restrictions", "read_target"]
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
+    if not (value is None or isinstance(value, str)) or value not in choices:
         raise InvalidInputError(f"`{name}` is {value!r}; expected one of {examples(choices, 4)}.")
 
 
@@ -50,8 +51,13 @@ def read_restrictions(
     return allowed, None if excluded is None else Pairs(excluded.indptr, excluded.indices)
 
 
-def as_vectors(values: Any, n_dimensions: int | None = None, name: str = "vectors") -> Floats:
-    """Check vectors and return them as float32 in C order; the same array where it is that already."""
+def as_vectors(values: Any, n_dimensions: int | None = None, name: str = "vectors", *, unit: bool = False) -> Floats:
+    """Check vectors and return them as float32 in C order; the same array where it is that already.
+
+    With `unit`, a copy scaled to length 1, before it is rounded; zeros stay.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise InvalidInputError(f"`{name}` is an array with masked values; expected numbers everywhere: fill them.")
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -69,7 +75,9 @@ def as_vectors(values: Any, n_dimensions: int | None = None, name: str = "vector
         )
     if not array.shape[1]:
         raise InvalidInputError(f"`{name}` has shape {array.shape}; expected at least one dimension.")
-    if array.dtype == np.float32:
+    if unit:
+        floats = _unit_rows(array)
+    elif array.dtype == np.float32:
         floats = np.ascontiguousarray(array)
     else:
         with np.errstate(over="ignore"):
@@ -83,7 +91,10 @@ def as_vectors(values: Any, n_dimensions: int | None = None, name: str = "vector
     return floats
 
 
-def unit_rows(vectors: Floats) -> Floats:
-    """A copy scaled to length 1; zeros stay."""
-    lengths = lengths_of(vectors)[:, None]
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+def _unit_rows(vectors: npt.NDArray[Any]) -> Floats:
+    # The largest number first, as squares of very large or small ones would be none.
+    largest = np.abs(vectors).max(axis=1, keepdims=True).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        scaled = vectors / np.where(largest > 0, largest, 1)
+        lengths = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
+        return np.ascontiguousarray(scaled / np.where(lengths > 0, lengths, 1), dtype=np.float32)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from recsys.exceptions import DataWarning, InvalidInputError, examples
+from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, examples
 from recsys.retrieval._approximate import Compression, build, tune
-from recsys.retrieval._arguments import as_vectors, places_of, unit_rows
+from recsys.retrieval._arguments import as_vectors, places_of
 from recsys.retrieval._labels import Labels
 from recsys.retrieval._metadata import read_metadata
 from recsys.retrieval._segments import Floats, aligned_copy
@@ -48,6 +48,9 @@ class ChangingIndex:
     compression: Compression
     n_dimensions: int
     _queries: Floats | None
+
+    def __reduce__(self) -> Any:
+        raise InvalidTypeError("An index cannot be pickled or copied; `save` it, and `load` it as often as you like.")
 
     def _adopt(self, state: State) -> None:
         self._state = state
@@ -147,6 +150,8 @@ class ChangingIndex:
         >>> ItemIndex(["tea"], [[1, 0]]).update(["tea"], [[5, 0]]).search([[1, 0]])["score"].tolist()
         [5.0]
         """
+        if vectors is None and metadata is None:
+            raise InvalidInputError("`vectors` and `metadata` are both None; expected what to replace, at least one.")
         asked = Vocabulary(ids).ids
         array = None if vectors is None else self._read_rows(asked, vectors, self.n_dimensions)
         with self._changing:
@@ -222,11 +227,10 @@ class ChangingIndex:
 
     def _read_rows(self, ids: pd.Index, vectors: Any, n_dimensions: int | None = None) -> Floats:
         """Check vectors of items, and copy them as they are stored."""
-        array = as_vectors(vectors, n_dimensions)
+        array = as_vectors(vectors, n_dimensions, unit=self.metric == "cosine")
         if len(array) != len(ids):
             raise InvalidInputError(f"`vectors` has {len(array)} rows for {len(ids)} ids; expected one row an id.")
-        return unit_rows(array) if self.metric == "cosine" else array
+        return array
 
     def _read_queries(self, vectors: Any, name: str = "vectors") -> Floats:
-        array = as_vectors(vectors, self.n_dimensions, name)
-        return unit_rows(array) if self.metric == "cosine" else array
+        return as_vectors(vectors, self.n_dimensions, name, unit=self.metric == "cosine")

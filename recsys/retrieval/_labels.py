@@ -62,11 +62,14 @@ class Labels:
         if not len(self.joined):
             return self.base.ids.take(places)
         is_new = places >= len(self.base)
-        known, new = self.base.ids, self.joined.ids
-        if known.dtype != new.dtype:
-            known, new = known.astype(object), new.astype(object)
-        order = np.argsort(np.concatenate([np.flatnonzero(~is_new), np.flatnonzero(is_new)]))
-        return known.take(places[~is_new]).append(new.take(places[is_new] - len(self.base))).take(order)
+        known, new = self.base.ids.take(places[~is_new]), self.joined.ids.take(places[is_new] - len(self.base))
+        if known.dtype == new.dtype != object:
+            order = np.argsort(np.concatenate([np.flatnonzero(~is_new), np.flatnonzero(is_new)]))
+            return known.append(new).take(order)
+        # Not by pandas, which would make floats of large whole numbers beside floats.
+        labels = np.empty(len(places), dtype=object)
+        labels[~is_new], labels[is_new] = known.astype(object).to_numpy(), new.astype(object).to_numpy()
+        return pd.Index(labels, dtype=object, tupleize_cols=False)
 
     @cached_property
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -6,10 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
-from recsys.retrieval.filters import COMBINATIONS, Field, LabelField, OrderedField, Table
+from recsys.retrieval.filters import (
+    COMBINATIONS,
+    FIRST_DAY,
+    LAST_DAY,
+    Field,
+    LabelField,
+    OrderedField,
+    Table,
+)
 
 __all__ = ["read_metadata", "table_from_state", "table_to_state"]
 
@@ -92,21 +101,58 @@ def _read_column(column: pd.Series[Any], name: str, like: Table | None) -> Field
 
 
 def _read_ordered(column: pd.Series[Any], name: str) -> OrderedField | None:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype if len(column.cat.categories) else object)
+    if column.dtype == object or isinstance(column.dtype, pd.ArrowDtype):
+        column = _plain(column, name)
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     if pd.api.types.is_datetime64_dtype(column.dtype):
-        return OrderedField(column.to_numpy(dtype="datetime64[us]"))
+        return OrderedField(_microseconds(column, name))
     if not (pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)):
         return None
     if pd.api.types.is_complex_dtype(column.dtype):
         raise InvalidTypeError(f"`metadata` has complex numbers in {name!r}; expected real ones.")
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    if (np.abs(values) > _LARGEST).any() and column.dtype.kind in "iu":
-        raise InvalidInputError(
-            f"`metadata` has whole numbers beyond 2**53 in {name!r}, which floats do not tell apart; expected smaller "
-            f"ones: make them text if they are labels."
-        )
+    if (np.abs(values) > _LARGEST).any() and pd.api.types.is_integer_dtype(column.dtype):
+        raise _too_large(name)
     return OrderedField(values)
+
+
+def _plain(column: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Numbers and dates in a column of objects, or of Arrow's types, as NumPy has them; other columns as they are."""
+    objects = column.astype(object)
+    found = pd.api.types.infer_dtype(objects, skipna=True)
+    if found in ("integer", "floating", "mixed-integer-float", "decimal", "boolean"):
+        known = objects.where(objects.notna(), None)
+        try:
+            return known.astype("Int64" if found == "integer" else "Float64")
+        except OverflowError:
+            raise _too_large(name) from None
+    if found in ("date", "datetime", "datetime64"):
+        try:
+            return pd.to_datetime(objects, utc=True)
+        except ValueError as error:
+            raise InvalidInputError(
+                f"`metadata` has dates in {name!r} that pandas cannot hold ({error}); expected nearer ones."
+            ) from error
+    return column
+
+
+def _too_large(name: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"`metadata` has whole numbers beyond 2**53 in {name!r}, which floats do not tell apart; expected smaller "
+        f"ones: make them text if they are labels."
+    )
+
+
+def _microseconds(column: pd.Series[Any], name: str) -> npt.NDArray[np.datetime64]:
+    days = column.to_numpy(dtype="datetime64[D]")
+    if ((days < FIRST_DAY) | (days > LAST_DAY)).any():
+        raise InvalidInputError(
+            f"`metadata` has dates in {name!r} that microseconds cannot count; expected {FIRST_DAY} to {LAST_DAY}."
+        )
+    return column.to_numpy(dtype="datetime64[us]")
 
 
 def _read_labels(column: pd.Series[Any], name: str) -> LabelField:
@@ -114,8 +160,8 @@ def _read_labels(column: pd.Series[Any], name: str) -> LabelField:
     cells = pd.Series(column.astype(object).to_numpy(), dtype=object)
     pairs = cells.map(_as_list).explode()
     pairs = pairs[pairs.notna()]
-    kinds = set(pairs.map(type))
-    if not (kinds <= {str} or kinds <= {int, np.int64}):
+    is_whole = pairs.map(_is_whole).astype(bool)
+    if not (is_whole.all() or pairs.map(_is_text).astype(bool).all()):
         raise InvalidInputError(
             f"`metadata` has {examples(pairs[~pairs.map(_is_text)])} in {name!r}; expected a column of numbers, "
             f"dates or text, or of lists of text or of whole numbers."
@@ -128,8 +174,12 @@ def _read_labels(column: pd.Series[Any], name: str) -> LabelField:
 def _as_list(cell: Any) -> Any:
     """What pandas explodes as it should: a set in an order that the next process has too, a dict not into its keys."""
     if isinstance(cell, (set, frozenset)):
-        return sorted(cell)
+        return sorted(cell, key=lambda member: (type(member).__name__, str(member)))
     return [cell] if isinstance(cell, dict) else cell
+
+
+def _is_whole(cell: object) -> bool:
+    return isinstance(cell, (int, np.integer)) and not isinstance(cell, (bool, np.timedelta64))
 
 
 def _is_text(cell: object) -> bool:
@@ -146,7 +196,7 @@ def _missing(field: Field, n: int) -> Field:
 def _words(field: Field) -> str:
     if isinstance(field, LabelField) and field.labels:
         return "text" if isinstance(field.labels[0], str) else "lists of whole numbers"
-    return field.kind
+    return "text or lists, which objects without values were taken for" if field.kind == "labels" else field.kind
 
 
 def table_to_state(table: Table) -> dict[str, Any]:

@@ -7,7 +7,7 @@ those few are scored again in double precision: a query has one answer, whatever
 
 from __future__ import annotations
 
-from functools import cached_property
+import threading
 from importlib import import_module
 from typing import Any, NamedTuple, TypeAlias
 
@@ -117,28 +117,39 @@ class Selection:
     def __init__(self, mask: Bools) -> None:
         self.mask = mask
         self.n_allowed = int(np.count_nonzero(mask))
+        # FAISS keeps addresses: what it reads must be made once, whoever asks first.
+        self._making = threading.Lock()
+        self._rows: Codes | None = None
+        self._bitmap: Any = None
+        self._array: Any = None
 
-    @cached_property
+    @property
     def rows(self) -> Codes:
         """Their numbers, ascending."""
-        return np.flatnonzero(self.mask)
+        with self._making:
+            if self._rows is None:
+                self._rows = np.flatnonzero(self.mask)
+            return self._rows
 
-    @cached_property
-    def _bits(self) -> npt.NDArray[np.uint8]:
-        return np.packbits(self.mask, bitorder="little")
-
-    @cached_property
+    @property
     def bitmap(self) -> Any:
         """A selector that is asked row by row."""
-        bits = self._bits
-        return faiss().IDSelectorBitmap(len(bits), faiss().swig_ptr(bits))
+        with self._making:
+            if self._bitmap is None:
+                self._bits = np.packbits(self.mask, bitorder="little")
+                self._bitmap = faiss().IDSelectorBitmap(len(self._bits), faiss().swig_ptr(self._bits))
+            return self._bitmap
 
-    @cached_property
+    @property
     def selector(self) -> Any:
         """The faster selector of a scan."""
         if self.n_allowed > _NEARLY_ALL * len(self.mask):
             return self.bitmap
-        return faiss().IDSelectorArray(self.n_allowed, faiss().swig_ptr(self.rows))
+        rows = self.rows
+        with self._making:
+            if self._array is None:
+                self._array = faiss().IDSelectorArray(self.n_allowed, faiss().swig_ptr(rows))
+            return self._array
 
 
 def _aligned(n: int, d: int) -> Floats:

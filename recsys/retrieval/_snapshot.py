@@ -42,6 +42,15 @@ _SMALL = 1024
 _REMEMBERED = 2**22
 
 
+def _key_of(where: Any) -> str | None:
+    """A text that no other filter has; None where JSON cannot say it, or would make text of a name that is none."""
+    try:
+        key = json.dumps(where, sort_keys=True)
+        return key if json.loads(key) == where else None
+    except (RecursionError, TypeError, ValueError):
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class Segment:
     """Rows of vectors, what is known of them, and perhaps a structure that finds them faster.
@@ -188,10 +197,7 @@ class Snapshot:
             return None if mask is None else Selection(mask & self.live)
         if where is None:
             return self._all_live
-        try:
-            key = json.dumps(where, sort_keys=True)
-        except (RecursionError, TypeError, ValueError):
-            # Not what JSON can say, or wrong: there may be no key for it, but an answer or an error.
+        if (key := _key_of(where)) is None:
             return Selection(self.base.table.match(where) & self.live)
         if (found := self._filtered.get(key)) is None:
             found = Selection(self.base.table.match(where) & self.live)
@@ -219,9 +225,9 @@ class Snapshot:
 
     def vectors_of(self, places: Codes) -> Floats:
         """The vectors, (n, d), of items."""
-        vectors = self.base.vectors.take(places, axis=0, mode="clip")
         in_delta, at = self._find_in_delta(places)
-        vectors[in_delta] = self.delta.vectors[at]
+        vectors = np.empty((len(places), self.base.vectors.shape[1]), dtype=np.float32)
+        vectors[~in_delta], vectors[in_delta] = self.base.vectors[places[~in_delta]], self.delta.vectors[at]
         return vectors
 
     def table_of(self, places: Codes) -> Table:

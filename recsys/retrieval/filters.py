@@ -44,6 +44,9 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Bools]] = {
 # Nobody writes deeper filters; a request could, until Python's stack ends.
 _DEEPEST = 32
 
+# Days that microseconds can count, with room to spare.
+FIRST_DAY, LAST_DAY = np.datetime64("-200000-01-01"), np.datetime64("200000-01-01")
+
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
@@ -266,7 +269,8 @@ def _members(name: str, value: Any) -> Iterable[Any]:
 
 
 def _read_number(value: Any) -> float | None:
-    if not isinstance(value, (bool, int, float, np.number, np.bool_)) or isinstance(value, np.complexfloating):
+    is_number = isinstance(value, (bool, int, float, np.number, np.bool_))
+    if not is_number or isinstance(value, (np.complexfloating, np.timedelta64)):
         return None
     try:
         number = float(value)
@@ -277,11 +281,16 @@ def _read_number(value: Any) -> float | None:
 
 def _read_date(value: Any) -> np.datetime64 | None:
     try:
+        # NaT, which is a datetime of pandas, is no date.
+        if value != value:
+            return None
         if isinstance(value, str):
             value = datetime.fromisoformat(value.replace("Z", "+00:00"))
         if isinstance(value, datetime) and value.tzinfo is not None:
             value = value.astimezone(timezone.utc).replace(tzinfo=None)
         if not isinstance(value, (date, np.datetime64)):
+            return None
+        if isinstance(value, np.datetime64) and not FIRST_DAY <= value.astype("datetime64[D]") <= LAST_DAY:
             return None
         found = np.datetime64(value).astype("datetime64[us]")
     except (OverflowError, ValueError):

@@ -56,6 +56,8 @@ SHARES = np.linspace(0, 1, 11)
 EVEN = 0.5
 # So many standard deviations an item that is no candidate is below the last one that is.
 GAP = 1.0
+# A bonus that leaves room for scores in single precision.
+MOST_EXPLORATION = 1e12
 # Users are scored in parts of so many scores: what is derived from them takes several times their memory.
 CELLS = 2**17
 
@@ -115,6 +117,9 @@ class TwoStageRecommender(BaseRecommender):
         The fitted stages: models of their own, which can be asked alone.
     ranker_weight_ : ndarray of shape (3,), float64
         The share w for known users ("hot"), new ones with interactions ("few-shot") and with features alone ("warm").
+    chosen_for_ : list of str
+        The classes of the stages for which the share was chosen; empty where it was given. `partial_fit` chooses again
+        where they are others.
     n_items_fitted_ : int
         Items of the catalogue in `fit`.
     evidence_ : ndarray of shape (n_items,), float32
@@ -147,7 +152,7 @@ class TwoStageRecommender(BaseRecommender):
         "n_candidates": [Interval(Integral, 1, None, closed="left")],
         "ranker_weight": [Interval(Real, 0, 1, closed="both"), None],
         "diversity": [Interval(Real, 0, 1, closed="both")],
-        "exploration": [Interval(Real, 0, None, closed="left")],
+        "exploration": [Interval(Real, 0, MOST_EXPLORATION, closed="both")],
         "min_rating": [Real, None],
         "random_state": ["random_state"],
     }
@@ -194,8 +199,13 @@ class TwoStageRecommender(BaseRecommender):
         self.evidence_ = np.bincount(data.matrix.indices, minlength=data.matrix.shape[1]).astype(np.float32)
         if self.ranker_weight is not None:
             self.ranker_weight_ = np.full(3, float(self.ranker_weight))
-        elif not warm:
-            self.ranker_weight_ = self._chosen_weight(stages, data.context, np.random.default_rng(seed))
+            self.chosen_for_: list[str] = []
+        else:
+            stage_names = [type(stage).__name__ for stage in stages]
+            # What was chosen for other stages, or given, says nothing of these.
+            if not warm or stage_names != self.chosen_for_:
+                self.ranker_weight_ = self._chosen_weight(stages, data.context, np.random.default_rng(seed))
+            self.chosen_for_ = stage_names
         for name, stage in zip(STAGES, stages, strict=True):
             before = getattr(self, f"{name}_", None) if warm else None
             goes_on = type(before) is type(stage)

@@ -192,6 +192,16 @@ def test_zero_vectors_have_the_cosine_zero() -> None:
     np.testing.assert_allclose(found["score"], [0.6, 0, -1, 0, 0, 0], rtol=1e-7)
 
 
+def test_cosines_of_very_short_and_very_long_vectors_are_those_of_their_directions() -> None:
+    vectors = np.array([[3e-46, 4e-46], [3e40, 4e40], [1, 0]])
+    index = ItemIndex(list("abc"), vectors, metric="cosine")
+    for query in ([[3e-46, 4e-46]], [[3e40, 4e40]], [[3, 4]]):
+        np.testing.assert_allclose(index.search(np.array(query))["score"], [1, 1, 0.6], rtol=1e-6)
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(InvalidInputError, match="holds NaN or values beyond float32 in 1 rows: 0"):
+            index.search([[wrong, 1.0]])
+
+
 def test_cosine_changes_no_vector_of_others() -> None:
     vectors, queries = np.full((3, 2), 5, dtype=np.float32), np.full((1, 2), 7, dtype=np.float32)
     index = ItemIndex(list("abc"), vectors, metric="cosine").update(["a"], vectors[:1]).add(["d"], vectors[:1])

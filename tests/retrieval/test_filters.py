@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,6 +181,9 @@ def _nested(depth: int) -> dict[str, Any]:
         ({"shown": 2020}, "2020 for 'shown'; expected a date, as ISO text"),
         ({"shown": "soon"}, "'soon' for 'shown'; expected a date, as ISO text"),
         ({"shown": np.datetime64("NaT")}, "for 'shown'; expected a date"),
+        ({"shown": pd.NaT}, "NaT for 'shown'; expected a date"),
+        ({"shown": {"<": np.datetime64("999999999-01-01")}}, "for 'shown'; expected a date"),
+        ({"year": np.timedelta64(1)}, "for 'year'; expected a finite number"),
         ({"or": {"year": 1}}, r"at 'or'; expected a list of one filter or more"),
         ({"and": []}, r"\[\] at 'and'; expected a list of one filter or more"),
         ({"not": [{"year": 1}]}, r"`where` holds \[.*\]; expected a dict"),
@@ -205,6 +210,39 @@ def test_rows_are_found_by_id() -> None:
         assert read_metadata(frame, pd.Index(["a", "b"])).match({"year": 1}).tolist() == [True, False]
 
 
+_DAYS = [dt.date(2020, 1, 1), None, dt.date(2022, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("column", "where"),
+    [
+        (pd.Series([1, None, 3], dtype=object), {">": 1}),
+        (pd.Series([decimal.Decimal("1.5"), None, decimal.Decimal(3)]), {">": 1.5}),
+        (pd.Series([False, None, True], dtype=object), True),
+        (pd.Series([1, None, 3], dtype=pd.ArrowDtype(pa.int64())), {">": 1}),
+        (pd.Categorical([1, 2, 3]), {">": 2}),
+        (pd.Series(_DAYS, dtype=object), {">": "2021-01-01"}),
+        (pd.Series(_DAYS, dtype=pd.ArrowDtype(pa.date32())), {">": "2021-01-01"}),
+        (pd.DatetimeIndex(["2020-01-01", "NaT", "2022-01-01"], tz="Asia/Tokyo"), {">=": "2021-12-31T15:00:00Z"}),
+        (pd.Series(["a", None, "b"], dtype=pd.ArrowDtype(pa.string())), "b"),
+        (pd.Categorical(["a", None, "b"]), {"in": ["b"]}),
+        ([np.array([1], dtype=np.int32), [], [np.int64(2), 3]], {"in": [3]}),
+    ],
+)
+def test_columns_of_every_dtype_are_read(column: Any, where: Any) -> None:
+    frame = pd.DataFrame({"field": column}).set_axis(list("abc"))
+    assert read_metadata(frame, frame.index).match({"field": where}).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float64", 4), ("datetime64[ns]", "2020-01-01"), ("str", "x")])
+def test_a_column_without_values_is_what_its_dtype_says(dtype: Any, value: Any) -> None:
+    empty = pd.DataFrame({"field": pd.Series([None, None], dtype=dtype)}).set_axis(list("ab"))
+    known = read_metadata(empty, empty.index)
+    more = pd.DataFrame({"field": pd.Series([value], index=["c"]).astype(dtype)})
+    joined = known.joined(read_metadata(more, more.index, known))
+    assert joined.match({"field": value}).tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
@@ -216,6 +254,13 @@ def test_rows_are_found_by_id() -> None:
         (pd.DataFrame([[1, 2], [3, 4]], index=["a", "b"], columns=["x", "x"]), "several columns named 'x'"),
         (FRAME.assign(year=[1j, 2, 3]), "complex numbers in 'year'"),
         (FRAME.assign(year=[2**60, 2, 3]), r"beyond 2\*\*53 in 'year'"),
+        (FRAME.assign(year=pd.Series([2**60, None, 3], dtype=object)), r"beyond 2\*\*53 in 'year'"),
+        (FRAME.assign(year=pd.Series([2**70, None, 3], dtype=object)), r"beyond 2\*\*53 in 'year'"),
+        (FRAME.assign(year=pd.Series([{"p", 1}, {"q"}, set()])), "expected a column of numbers, dates or text"),
+        (
+            FRAME.assign(year=np.array(["1000000-01-01", "2021-01-01", "2022-01-01"], dtype="datetime64[s]")),
+            "dates in 'year' that microseconds cannot count; expected -200000-01-01 to 200000-01-01",
+        ),
         (
             FRAME.assign(year=MIXED[0]),
             r"has \{'x': 1\} in 'year'; expected a column of numbers, dates",
@@ -240,5 +285,7 @@ def test_further_metadata_has_the_same_columns(frame: Any, message: str) -> None
     ids = pd.Index(["a", "b"])
     with pytest.raises(InvalidInputError, match=message):
         read_metadata(frame, ids, read_metadata(FRAME, ids))
+    with pytest.raises(InvalidInputError, match="has numbers in 'year'; expected text or lists, which objects without"):
+        read_metadata(FRAME, ids, read_metadata(FRAME.assign(year=None), ids))
     with pytest.raises(InvalidInputError, match=r"the index lacks\. It has none: build it with `metadata`"):
         read_metadata(FRAME, ids, read_metadata(None, ids))

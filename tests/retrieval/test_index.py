@@ -322,6 +322,7 @@ NAN = [[1.0, 2.0], [np.nan, 1.0]]
         (["a", "b"], [[1, 2], [3]], "`vectors` is no array: .* expected rows of the same length"),
         (["a"], [["1", "2"]], "dtype <U1; expected a dense array of real numbers"),
         (["a"], [[1j, 2]], "dtype complex128; expected a dense array of real numbers"),
+        (["a", "b"], np.ma.masked_greater([[1, 9], [1, 1]], 5), "an array with masked values; .* fill them"),
         (["a", "b"], NAN, "NaN or values beyond float32 in 1 rows: 1; expected finite"),
         (["a"], [[np.inf, 0]], "in 1 rows: 0; expected finite"),
         (["a"], [[1e300, 0]], "in 1 rows: 0; expected finite"),
@@ -394,7 +395,7 @@ def test_importing_loads_neither_torch_nor_faiss() -> None:
 def test_public_names() -> None:
     from recsys import retrieval
 
-    assert retrieval.__all__ == ["ItemIndex"]
+    assert retrieval.__all__ == ["ItemIndex", "TwoStageRecommender"]
     assert "ItemIndex" in dir(retrieval)
     name = "HnswIndex"
     with pytest.raises(AttributeError, match="no attribute 'HnswIndex'"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from recsys.exceptions import InvalidInputError
+from recsys.exceptions import InvalidInputError, InvalidTypeError
 from recsys.retrieval import ItemIndex, _changing, _snapshot
 from recsys.retrieval._approximate import Approximate
+from recsys.retrieval._segments import Selection
 
 LABELS = [f"i{n}" for n in range(24)]
 labels = st.lists(st.sampled_from(LABELS), unique=True, max_size=12)
@@ -262,6 +265,7 @@ def test_a_change_that_is_refused_changes_nothing() -> None:
         (lambda: index.update(["a", "z"], np.eye(2)), "names 1 items that are not in the index: 'z'; .* use `add`"),
         (lambda: index.update(["a"], metadata=about), "has text in 'year'; expected numbers"),
         (lambda: index.remove(["a", "a"]), "more than once"),
+        (lambda: index.update(["a"]), "`vectors` and `metadata` are both None; expected what to replace"),
         (lambda: index.remove(["a", 1]), "names 1 items that are not in the index: 1;"),
     ]
     for change, message in refused:
@@ -278,6 +282,34 @@ def test_all_may_go_and_others_come() -> None:
     assert index.add([2, 3], np.eye(2)).search([[2, 1]])["item_id"].tolist() == [2, 3]
 
 
+@pytest.mark.parametrize("n", [1, 1100])
+def test_an_emptied_index_grows_again(n: int) -> None:
+    ids, vectors = list(range(n)), np.ones((n, 2))
+    index = ItemIndex(ids, vectors).remove(ids).add(ids, vectors).compact()
+    assert index.search([[1, 1]], 2)["item_id"].tolist() == ids[:2]
+    index.remove(ids).compact().add([7], [[1, 0]]).update([7], [[3, 0]])
+    assert index.search([[1, 0]])[["item_id", "score"]].to_numpy().tolist() == [[7, 3]]
+
+
+def test_a_selection_is_made_once_however_many_ask_first() -> None:
+    for n_allowed in (50, 990):
+        for _ in range(50):
+            selection = Selection(np.arange(1000) < n_allowed)
+            start, made = threading.Barrier(4), list[Any]()
+
+            def ask(selection: Selection = selection, start: threading.Barrier = start, made: list[Any] = made) -> None:
+                start.wait()
+                made.append((selection.selector, selection.bitmap, selection.rows))
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(made) == 4
+            assert all(found is first for each in made for found, first in zip(each, made[0], strict=True))
+
+
 def test_an_updated_item_keeps_its_place_and_one_that_comes_back_does_not() -> None:
     index = ItemIndex(list("abc"), np.ones((3, 1)))
     index.update(["a"], [[5]]).update(["a"], [[1]])
@@ -292,3 +324,19 @@ def test_labels_of_other_types_may_join() -> None:
     assert index.search([[2, 1]], 4)["item_id"].tolist() == [3, "x", 1, 2]
     assert index.search_arrays([[2, 1]], 4)[0].tolist() == [[3, "x", 1, 2]]
     assert ItemIndex([1, 2], np.eye(2)).add([3.0], [[3, 3]]).search([[1, 1]])["item_id"].dtype == np.int64
+
+
+def test_a_large_whole_number_that_joins_floats_stays_what_it_is() -> None:
+    index = ItemIndex([1.5], [[1, 1]]).add([2**60 + 1], [[1, 1]]).add([2**60], [[1, 1]])
+    expected = [1.5, 2**60 + 1, 2**60]
+    for _ in range(2):
+        assert index.items.ids.tolist() == index.search([[1, 0]])["item_id"].tolist() == expected
+        assert index.search_arrays([[1, 0]])[0].tolist() == [expected]
+        index.compact()
+
+
+def test_an_index_is_neither_pickled_nor_copied() -> None:
+    index = ItemIndex([1], [[1]])
+    for ask in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(InvalidTypeError, match="`save` it, and `load` it"):
+            ask(index)

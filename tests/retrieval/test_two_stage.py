@@ -199,6 +199,24 @@ def test_a_partial_fit_keeps_the_share_that_was_chosen(world: World, monkeypatch
     assert model.ranker_weight_.tolist() == [0.2, 0.2, 0.2]
 
 
+def test_a_share_is_chosen_again_for_another_ranker_and_where_one_was_given(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([0.7, 0.9])
+    monkeypatch.setattr(TwoStageRecommender, "_chosen_weight", lambda *_: np.full(3, next(shares)))
+    more = make_world(seed=3)
+    model = make(ranker_weight=0.2)
+    fit(model, world)
+    assert model.chosen_for_ == []
+    model.set_params(ranker_weight=None).partial_fit(more.X, more.y)
+    assert model.ranker_weight_.tolist() == [0.7] * 3
+    model.partial_fit(more.X, more.y)
+    assert model.ranker_weight_.tolist() == [0.7] * 3
+    model.set_params(ranker=ContentKNN()).partial_fit(more.X, more.y)
+    assert model.ranker_weight_.tolist() == [0.9] * 3
+    assert model.chosen_for_ == ["MatrixFactorization", "ContentKNN"]
+
+
 def test_a_partial_fit_goes_on_with_stages_of_the_same_class(world: World) -> None:
     model, alone = make(), MatrixFactorization(n_factors=4, l2=1.0)
     fit(model, world)
@@ -376,6 +394,7 @@ def test_a_manifest_whose_stages_are_made_up_is_refused(world: World, tmp_path: 
         ({"n_candidates": 0}, r"The 'n_candidates' parameter of TwoStageRecommender must be an int in the range \[1"),
         ({"ranker_weight": 1.5}, r"The 'ranker_weight' parameter of TwoStageRecommender must be a float in the range"),
         ({"diversity": -0.1}, "The 'diversity' parameter of TwoStageRecommender must be a float in the range"),
+        ({"exploration": 1e39}, "The 'exploration' parameter of TwoStageRecommender must be a float in the range"),
         ({"exploration": -1.0}, "The 'exploration' parameter of TwoStageRecommender must be a float in the range"),
         ({"ranker": EASE(l2=-1.0)}, "The 'l2' parameter of EASE must be"),
         ({"ranker": EASE(min_rating=3.0)}, r"`ranker` has min_rating=3.0; expected None: set that of TwoStage"),
