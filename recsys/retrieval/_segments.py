@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "LARGEST",
     "Answer",
+    "LARGEST",
     "Pairs",
     "Selection",
     "aligned_copy",
