@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from recsys._graphs import AskedUsers, Value
 from recsys._state import COLD, Codes, Features, Floats, OnCold
 from recsys.base import BaseRecommender
+from recsys.exceptions import PersistenceError
 from recsys.interactions import UserBatch
 from recsys.topk import row_chunks
 from recsys.vocabulary import as_ids
@@ -124,3 +126,10 @@ class VectorRecommender(BaseRecommender):
     @abstractmethod
     def _item_vectors(self) -> Floats:
         """Hook: vectors of the whole catalogue, (n_items, n_dimensions)."""
+
+    def _user_graph(self, asked: AskedUsers) -> Value:
+        """Hook: what `_user_vectors` computes, as a graph of what is asked; a model without it cannot be exported."""
+        raise PersistenceError(
+            f"{type(self).__name__} cannot be exported: it does not describe its user side; expected a model with "
+            f"`_user_graph`, as those of recsys have: implement it, or serve the model itself."
+        )

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
+from recsys._graphs import AskedUsers, Value
 from recsys._sparse import Csr
 from recsys.models._dropout_ease import leading_basis
 from recsys.persistence import persistent
@@ -36,6 +37,8 @@ RANK = 128
 OWN, LEAST, MOST = 0.5, 0.02, 0.98
 # The temperature of the posterior: interactions of one history tell the same thing in part.
 SHARPNESS = 1.5
+# The logarithm of what is impossible: lower than any other, and finite.
+UNLIKELY = -1e30
 # What users have is told in the space of the vectors by ridge regression, with this part of their mean variance.
 OWN_L2 = 0.1
 
@@ -140,6 +143,17 @@ class UserMemory:
             weights /= weights.sum(1, keepdims=True)
             found[rows] = weights @ self.tastes
         return found
+
+    def graph(self, asked: AskedUsers) -> Value:
+        """What `attend` finds for histories that are not empty, as a graph."""
+        graph, history = asked.graph, asked.history.pattern
+        logits = history.product(self.items) @ np.ascontiguousarray(SHARPNESS * self.keys.T)
+        if not asked.with_known:
+            return graph.apply("Softmax", logits, axis=1) @ self.tastes
+        itself = asked.known.equals(self.users[None])
+        others = graph.apply("Softmax", graph.where(itself, UNLIKELY, logits), axis=1) @ self.tastes
+        # Where nobody else is remembered, nothing is.
+        return others * (1.0 - itself) if len(self.users) == 1 else others
 
     def grown(self, n_items: int) -> UserMemory:
         """The memory of a catalogue that has grown: new items say nothing."""

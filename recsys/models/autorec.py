@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from recsys._explanations import told_fields
+from recsys._graphs import AskedUsers, Rows, Value
 from recsys._sparse import Csr, empty_csr, pattern, positives
 from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures
@@ -345,6 +346,23 @@ class AutoRec(VectorRecommender):
         if len(new):
             vectors[new] = self._fold_in(batch.history[new], _read(self.readout_, batch.features.take(new)))
         return vectors * np.float32(self.target_scale_)
+
+    def _user_graph(self, asked: AskedUsers) -> Value:
+        """What `_user_vectors` computes: the codes of users, or `_solve`."""
+        graph, history = asked.graph, asked.history
+        targets = Rows(history.columns, history.values / self.target_scale_) if self.explicit_ else history.pattern
+        if self.fitted_kind_ == "user":
+            codes = self.network_.graph(targets, asked.features, self.history_vectors_)
+            return graph.concat([codes, targets.lengths * 0.0 + 1.0], 1)
+        expected = asked.features.product(self.readout_["coefficients"]) + self.readout_["intercept"]
+        size, l2 = self.item_vectors_.shape[1], FOLD_IN_L2 * self.fitted_l2_
+        common = self.fitted_unobserved_weight_ * self.gram_.astype(np.float64) + l2 * np.eye(size)
+        seen = targets.gather(self.item_vectors_)
+        products = ((seen * targets.is_entry.expand(2)).transpose(0, 2, 1) @ seen).as_type(np.float64)
+        matrix = products * np.array(1 - self.fitted_unobserved_weight_) + common
+        aim = targets.product(self.item_vectors_) + expected * l2
+        solved = graph.solve(matrix, aim.as_type(np.float64), size).as_type(np.float32)
+        return graph.where(targets.lengths, solved, expected) * self.target_scale_
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
         """A code is its pre-activation z times tanh(z) / z, unit by unit, and each part of z has its part of the score.

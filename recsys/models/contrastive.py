@@ -13,7 +13,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from recsys._explanations import told_fields
-from recsys._sparse import Csr, pattern, with_constant
+from recsys._graphs import AskedUsers, Value
+from recsys._sparse import Csr, pattern, positives, with_constant
 from recsys._state import FEW_SHOT
 from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.interactions import TrainingData, UserBatch
@@ -320,6 +321,33 @@ class ContrastiveRecommender(TowerPart):
             told = self._told(batch)
         return np.column_stack([(1 - share) * told.closed, share * told.towers])
 
+    def _user_graph(self, asked: AskedUsers) -> Value:
+        """What `_user_vectors` computes: see `_from_evidence` and `_told`, whose steps these are."""
+        graph, lengths = asked.graph, asked.history.lengths
+        room = 1.0 - lengths / (lengths + HALF_EVIDENCE * self.mean_history_)
+        room, has_history = room * room, lengths.exceeds(0.0)
+        closed = super()._user_graph(asked)
+        if self.memory_ is not None:
+            remembered = self.memory_.graph(asked)
+            spread, of_others = (_spread_graph(vectors, self.item_covariance_) for vectors in (closed, remembered))
+            remembered = remembered * _scale_graph(of_others, spread)
+            says = graph.apply("Abs", remembered).max(1).exceeds(0.0)
+            share = has_history * says * room * self.fitted_weights_["memory"]
+            closed = (1.0 - share) * closed + share * remembered
+        context_fields = () if self.context_encoder_ is None else self.context_encoder_.fields
+        fields = self.user_features_.fields
+        if self.residual_ is not None:
+            correction = room if self.context_encoder_ is not None else room * has_history
+            closed = closed + correction * self.residual_.graph(asked, fields, context_fields)
+        share_of_towers = float(np.float32(self.fitted_weights_["towers"]))
+        if self.towers_ is None:
+            return closed * (1 - share_of_towers)
+        counts = np.diff(positives(self.history_).indptr).astype(np.float32)
+        towers = self.towers_.users_graph(asked, fields, context_fields, self.tower_history_, counts)
+        towers = graph.concat([towers, lengths * 0.0 + 1.0], 1)
+        scale = _scale_graph(_spread_graph(towers, self.tower_covariance_), _spread_graph(closed, self.item_covariance_))
+        return graph.concat([closed * (1 - share_of_towers), towers * scale * share_of_towers], 1)
+
     def _from_evidence(self, history: Csr, attributes: Csr, codes: Codes) -> _Evidence:
         """What attributes and history tell of users, by the closed form and by the memory of others."""
         lengths = np.diff(history.indptr).astype(np.float32)
@@ -433,6 +461,17 @@ def _spread_of(users: Floats, covariance: Floats) -> Floats:
     """The standard deviation of a user's scores over the hot items, (n, 1)."""
     spread: Floats = np.sqrt(np.maximum(np.einsum("nd,nd->n", users @ covariance, users), 0))[:, None]
     return spread
+
+
+def _spread_graph(users: Value, covariance: Floats) -> Value:
+    """What `_spread_of` computes, as a graph."""
+    return users.graph.apply("Sqrt", (users @ covariance * users).sum(1).at_least(0.0))
+
+
+def _scale_graph(spread: Value, wanted: Value) -> Value:
+    """What `_scale` computes, as a graph."""
+    known = spread.exceeds(0.0) * wanted.exceeds(0.0)
+    return spread.graph.where(known, wanted / spread.graph.where(known, spread, 1.0), 1.0)
 
 
 def _scale(spread: Floats, wanted: Floats) -> Floats:

@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from recsys._graphs import AskedUsers, Value
 from recsys._sparse import Csr, keep, random_places
 from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures
@@ -278,6 +279,25 @@ class MatrixFactorization(VectorRecommender):
         if len(new):
             vectors[new] = self._fold_in(batch.history[new], batch.features.take(new))
         return vectors
+
+    def _user_graph(self, asked: AskedUsers) -> Value:
+        """What `_user_vectors` computes: `_fold_in`, and with "bpr" what users have beyond their means."""
+        graph, history = asked.graph, asked.history
+        means = asked.features.product(self.user_coefficients_) + self.user_intercept_
+        if self.fitted_loss_ == "als":
+            seen, extra = history.gather(self.item_factors_), history.values * self.fitted_alpha_
+            size, l2 = self.item_factors_.shape[1], np.float32(self.fitted_l2_)
+            common = self.item_gram_ + l2 * np.eye(size, dtype=np.float32)
+            matrix = (seen * extra.expand(2)).transpose(0, 2, 1) @ seen + common
+            target = ((extra + history.is_entry).expand(1) @ seen).squeeze(1) + means * l2
+            solved = graph.solve(matrix.as_type(np.float64), target.as_type(np.float64), size).as_type(np.float32)
+            return graph.where(history.lengths, solved, means)
+        pooled = history.pattern.product(self.item_factors_) / graph.apply("Sqrt", history.lengths.at_least(1.0))
+        folded = means + pooled @ self.history_coefficients_
+        if not asked.with_known:
+            return folded
+        beyond = self.user_factors_ - self._user_means(self.user_features_)
+        return graph.where(asked.trained, means + graph.take(beyond, asked.known.at_least(0)).squeeze(1), folded)
 
     def _item_vectors(self) -> Floats:
         return self.item_factors_

@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.utils._param_validation import Interval
 
 from recsys._fields import read_days
+from recsys._graphs import AskedUsers, Value
 from recsys._sparse import Csr, pattern
 from recsys._state import Features
 from recsys.exceptions import InvalidInputError, examples
@@ -255,6 +256,23 @@ class Popularity(VectorRecommender):
 
     def _user_vectors(self, batch: UserBatch) -> Floats:
         return np.eye(1 + len(self.group_keys_), dtype=np.float32)[self._groups(batch) + 1]
+
+    def _user_graph(self, asked: AskedUsers) -> Value:
+        """What `_user_vectors` computes: `_keys`, and which group has the same."""
+        features = asked.features
+        keys = known = features.lengths.as_type(np.int64) * 0
+        for field in self.user_features_.fields:
+            if field.name in self._fields and field.start < field.stop:
+                columns = np.arange(field.start, field.stop)
+                block = (features.columns.expand(2).equals(columns) * features.values.expand(2)).sum(1).squeeze(1)
+                present = block.exceeds(0.0).max(1).as_type(np.int64)
+                value = present * (asked.graph.apply("ArgMax", block, axis=1, keepdims=1) + 1)
+                keys = keys * (len(columns) + 1) + value
+                known = known.at_least(present)
+        if not len(self.group_keys_):
+            return known.as_type(np.float32) * 0.0 + 1.0
+        member = keys.equals(self.group_keys_[None]) * known.as_type(np.float32)
+        return asked.graph.concat([1.0 - member.sum(1), member], 1)
 
     def _item_vectors(self) -> Floats:
         return np.column_stack([self.popularity_, self.group_shares_.T])

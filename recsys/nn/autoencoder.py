@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from recsys._graphs import Rows, Value
 from recsys._sparse import Csr, keep
 from recsys.nn.losses import NOTHING
 from recsys.nn.training import random_part
@@ -286,6 +287,15 @@ class Autoencoder(nn.Module):
         """
         of_history, of_attributes, of_count = self.parts(history, attributes, table)
         return torch.tanh(of_history + of_attributes + of_count + self.bias)
+
+    def graph(self, history: Rows, attributes: Rows, table: Floats) -> Value:
+        """What `encode` computes, as a graph."""
+        weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
+        graph, lengths = history.columns.graph, history.lengths
+        of_history = history.product(table) / graph.apply("Sqrt", lengths.at_least(1.0))
+        of_count = graph.apply("Log", lengths + 1.0) * weights["evidence"]
+        total = of_history + attributes.product(weights["attributes"]) + of_count + weights["bias"]
+        return graph.apply("Tanh", total)
 
     def columns(self) -> Tensor:
         """The vectors of the columns, V and, as the last dimension, b; shape (columns, factors + 1)."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from recsys._graphs import Value
+
 __all__ = ["GatedFusion"]
 
 
@@ -69,3 +71,11 @@ class GatedFusion(nn.Module):
         logits = self.bias + known @ self.by_presence + evidence @ self.by_evidence + (values * self.by_value).sum(-1)
         weights = torch.sigmoid(logits) * known
         return weights, (weights.unsqueeze(-1) * values).sum(1)
+
+    def graph(self, values: Value, present: Value, evidence: Value) -> Value:
+        """The fused fields of `forward`, as a graph."""
+        weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
+        logits = present @ weights["by_presence"] + evidence @ weights["by_evidence"] + weights["bias"]
+        logits = logits + (values * weights["by_value"]).sum(2).squeeze(2)
+        shares = values.graph.apply("Sigmoid", logits) * present
+        return (shares.expand(1) @ values).squeeze(1)

@@ -13,7 +13,7 @@ is a quadratic form, so that its cost does not grow with the number of items.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,11 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recsys._graphs import AskedUsers, Value
 from recsys._sparse import Csr
+from recsys.features import Field
 from recsys.nn.fusion import GatedFusion
-from recsys.nn.towers import HISTORY, FieldBags
+from recsys.nn.towers import HISTORY, FieldBags, embedded
 from recsys.nn.training import Problem
 from recsys.persistence import persistent
 
@@ -108,6 +110,21 @@ class ResidualTower(nn.Module):
         _, fused = self.gates(torch.cat(fields, 1), present, evidence)
         hidden = torch.tanh(fused + self.bias)
         return functional.dropout(hidden, DROPOUT, self.training) @ self.out
+
+    def graph(self, asked: AskedUsers, fields: Sequence[Field], context_fields: Sequence[Field]) -> Value:
+        """What `forward` computes, as a graph."""
+        weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
+        graph, history = asked.graph, asked.history.pattern.below(len(self.history_ids))
+        lengths = history.lengths
+        heard = history.product(weights["history_ids"]) / graph.apply("Sqrt", lengths.at_least(1.0))
+        values, present = embedded(asked, fields, context_fields, weights)
+        uncounted = [found * 0.0 for found in present]
+        fused = self.gates.graph(
+            graph.concat([*values, heard.expand(1)], 1),
+            graph.concat([*present, lengths.exceeds(0.0)], 1),
+            graph.concat([*uncounted, graph.apply("Log", lengths + 1.0)], 1),
+        )
+        return graph.apply("Tanh", fused + weights["bias"]) @ weights["out"]
 
     def to_state(self) -> dict[str, Any]:
         """What `persistence` stores."""

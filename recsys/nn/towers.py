@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.features import EncodedFeatures
+from recsys._graphs import AskedUsers, Value
+from recsys.features import EncodedFeatures, Field
 from recsys.interactions import TrainingData
 from recsys.nn.fusion import GatedFusion
 from recsys.persistence import persistent
 
-__all__ = ["FieldBags", "Towers", "sizes_of", "squash"]
+__all__ = ["FieldBags", "Towers", "embedded", "sizes_of", "squash"]
 
 # Where gates start half open: ids at the tenth interaction, a history at the third, each counted from 0.
 ITEM_ID, USER_ID, HISTORY = 10.0, 10.0, 3.0
@@ -265,6 +268,37 @@ class Towers(nn.Module):
         weights, fused = self.user_gates(values, mask, evidence)
         return squash(fused, USER_NORM), weights, values
 
+    def users_graph(
+        self,
+        asked: AskedUsers,
+        fields: Sequence[Field],
+        context_fields: Sequence[Field],
+        history_vectors: npt.NDArray[np.float32],
+        counts: npt.NDArray[np.float32],
+    ) -> Value:
+        """The vectors that `users` computes, as a graph; `counts` are the interactions of those who have an id."""
+        weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
+        graph, history = asked.graph, asked.history.pattern
+        lengths = history.lengths
+        damping = graph.apply("Exp", graph.apply("Log", lengths.at_least(1.0)) * -weights["history_power"])
+        heard = history.product(history_vectors) * damping
+        values, present = embedded(asked, fields, context_fields, weights)
+        known = own_evidence = lengths * 0.0
+        own = heard * 0.0
+        if asked.with_known:
+            has_id = graph.apply("Less", asked.known, len(self.user_ids)).as_type(np.float32)
+            known = asked.known.exceeds(-1) * has_id
+            code = (asked.known * known.as_type(np.int64)).at_least(0)
+            own = graph.take(weights["user_ids"], code).squeeze(1)
+            own_evidence = graph.apply("Log", graph.take(counts, code) + 1.0) * known
+        uncounted = [found * 0.0 for found in present]
+        fused = self.user_gates.graph(
+            graph.concat([own.expand(1), *values, heard.expand(1)], 1),
+            graph.concat([known, *present, lengths.exceeds(0.0)], 1),
+            graph.concat([own_evidence, *uncounted, graph.apply("Log", lengths + 1.0)], 1),
+        )
+        return fused * (USER_NORM / graph.apply("Sqrt", (fused * fused).sum(1) + 1.0))
+
     def to_state(self) -> dict[str, Any]:
         """What `persistence` stores."""
         arrays = {name.replace(".", "/"): value.numpy() for name, value in self.state_dict().items()}
@@ -277,6 +311,26 @@ class Towers(nn.Module):
         arrays = {name.replace("/", "."): torch.from_numpy(np.array(value)) for name, value in state["arrays"].items()}
         towers.load_state_dict(arrays)
         return towers
+
+
+def embedded(
+    asked: AskedUsers,
+    fields: Sequence[Field],
+    context_fields: Sequence[Field],
+    weights: dict[str, npt.NDArray[np.float32]],
+) -> tuple[list[Value], list[Value]]:
+    """As a graph: vectors of attributes and then of context, (n, n_fields, width), and which are there, (n, n_fields).
+
+    Those of the two that have no fields are left out.
+    """
+    values, present = [], []
+    if fields:
+        values.append(asked.features.by_field(weights["user_columns"], fields))
+        present.append(asked.features.present(fields))
+    if context_fields:
+        values.append(asked.context.by_field(weights["context_columns"], context_fields))
+        present.append(asked.context.present(context_fields))
+    return values, present
 
 
 def bags_of(features: EncodedFeatures | None, n: int) -> FieldBags:
