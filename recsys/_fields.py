@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recsys._kinds import holds_dates, without_arrow
+from recsys._records import hats
 from recsys._sparse import Csr, empty_csr, to_csr
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 from recsys.vocabulary import Vocabulary, as_ids
@@ -234,17 +235,9 @@ def _encode_numeric(values: tuple[npt.NDArray[np.float64], bool], spec: Spec, n:
         raise InvalidInputError(
             f"{where} holds {names[values[1]]}; expected {names[spec['dates']]}, as in fit: convert it."
         )
-    x = np.clip(x[rows], knots[0], knots[-1])
-    left = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, max(len(knots) - 2, 0))
-    right = np.minimum(left + 1, len(knots) - 1)
-    # Halves, because the difference of two finite numbers may not be finite.
-    gap = knots[right] / 2 - knots[left] / 2
-    weight = np.divide(x / 2 - knots[left] / 2, gap, out=np.zeros_like(x), where=gap > 0)
-    weights = np.concatenate([1 - weight, weight]).astype(np.float32)
+    columns, weights = hats(knots, x[rows])
     kept = weights > 0
-    return to_csr(
-        np.concatenate([rows, rows])[kept], np.concatenate([left, right])[kept], weights[kept], (n, len(knots))
-    )
+    return to_csr(np.concatenate([rows, rows])[kept], columns[kept], weights[kept], (n, len(knots)))
 
 
 # Categorical and multi-hot: one column a label.

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy import sparse
 
 from recsys.exceptions import PersistenceError
-from recsys.features import EncodedFeatures, FeatureEncoder
-from recsys.vocabulary import Vocabulary
 
 __all__ = ["pack", "persistent", "unpack"]
 
@@ -43,10 +40,6 @@ def persistent(cls: T) -> T:
     return cls
 
 
-for _part in (Vocabulary, EncodedFeatures, FeatureEncoder):
-    persistent(_part)
-
-
 def pack(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """Turn a value into JSON, moving its arrays into `arrays` under their path."""
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
@@ -55,7 +48,7 @@ def pack(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         return value
     if isinstance(value, np.ndarray):
         return {"__array__": _put(value, path, arrays)}
-    if isinstance(value, (sparse.csr_matrix, sparse.csr_array)):
+    if _is_csr(value):
         names = [_put(getattr(value, part), f"{path}.{part}", arrays) for part in ("data", "indices", "indptr")]
         return {"__csr__": names, "shape": [int(n) for n in value.shape]}
     if isinstance(value, (list, tuple)):
@@ -73,6 +66,15 @@ def pack(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         f"`{path}` is of type {name}, which cannot be stored; expected numbers, strings, None, numeric arrays, CSR "
         f"matrices, or lists, tuples and dicts (with text for keys) of these. Nothing was written."
     )
+
+
+def _is_csr(value: Any) -> bool:
+    # Only who has such a matrix pays for the import.
+    if getattr(value, "format", None) != "csr":
+        return False
+    from scipy import sparse
+
+    return isinstance(value, (sparse.csr_matrix, sparse.csr_array))
 
 
 def _put(array: np.ndarray, path: str, arrays: dict[str, np.ndarray]) -> str:
@@ -97,6 +99,8 @@ def unpack(value: Any, arrays: dict[str, np.ndarray], find: Callable[[str], Any]
     if "__array__" in value:
         return arrays[value["__array__"]]
     if "__csr__" in value:
+        from scipy import sparse
+
         data, indices, indptr = (arrays[name] for name in value["__csr__"])
         matrix = sparse.csr_matrix((data, indices, indptr), shape=tuple(value["shape"]))
         # An index out of bounds would read memory that is not the matrix's.

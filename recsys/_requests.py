@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from typing import Any, Protocol, TypeAlias
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recsys._records import read_k
 from recsys._sparse import Csr, empty_csr, to_csr
 from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, examples
 from recsys.features import ID_NAMES, EncodedFeatures, FeatureEncoder
@@ -38,15 +38,6 @@ class Catalogue(Protocol):
         """A hint, where labels are of another kind than those known here; else ""."""
 
     def __len__(self) -> int: ...
-
-
-def read_k(k: Any) -> int:
-    """Check the number of items asked for."""
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
-        raise InvalidTypeError(f"`k` is {k!r}; expected a whole number of items, at least 1: pass 10, say.")
-    if k < 1:
-        raise InvalidInputError(f"`k` is {k}; expected at least 1: ask for one item or more.")
-    return int(k)
 
 
 def read_context(context: Any, n: int, encoder: FeatureEncoder | None) -> EncodedFeatures | None:

@@ -27,7 +27,7 @@ from recsys.exceptions import (
 )
 from recsys.features import EncodedFeatures, FeatureEncoder, FeatureTable, encode_features
 from recsys.interactions import PATHS, ContextRows, Pairs, UserBatch, as_frame, read_pairs
-from recsys.persistence import persistent, refuse_other_kind, write_directory
+from recsys.persistence import NO_MODELS, persistent, refuse_other_kind, write_directory
 from recsys.topk import single_threaded_blas
 from recsys.vocabulary import Vocabulary, as_ids
 
@@ -172,7 +172,7 @@ class EstimatorState(BaseEstimator, ABC):
         check_is_fitted(self)
         from recsys import __version__
 
-        refuse_other_kind(path, lambda held: held != "ItemIndex")
+        refuse_other_kind(path, lambda held: held not in list(NO_MODELS))
         saved = self.to_state()
         header = {"class": type(self).__name__, "recsys_version": __version__, "parameters": saved["parameters"]}
         write_directory(path, saved["state"], header)

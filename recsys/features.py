@@ -15,6 +15,7 @@ from scipy import sparse
 
 from recsys._fields import Field, encode_field, learn_field, named_columns
 from recsys._kinds import KINDS, holds_written_lists, infer_kind
+from recsys._packing import persistent
 from recsys._sparse import Csr, empty_csr, take_rows
 from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.vocabulary import Vocabulary, as_ids
@@ -185,6 +186,7 @@ class FeatureTable:
         return f"FeatureTable({self.frame.shape[0]} rows: {kinds or 'no features'})"
 
 
+@persistent
 @dataclass(frozen=True, eq=False)
 class EncodedFeatures:
     """Features of n entities, each field a block of columns of one sparse matrix.
@@ -252,6 +254,7 @@ class EncodedFeatures:
         return cls(state["matrix"], tuple(Field(*field) for field in state["fields"]))
 
 
+@persistent
 class FeatureEncoder:
     """Learns the fields of a table and turns tables of the same columns into `EncodedFeatures`.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recsys._records import PATHS
 from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 from recsys.features import EncodedFeatures
@@ -18,9 +19,6 @@ __all__ = ["ContextRows", "PATHS", "Pairs", "TrainingData", "UserBatch", "as_fra
 
 Codes = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
-
-# How a user is answered: from fitted interactions, from new ones, from features, or, where none is known, by the prior.
-PATHS = ("hot", "few-shot", "warm", "cold")
 
 # Columns that are targets in every data set we know: in `X` they would leak.
 TARGET_NAMES = frozenset({"rating", "ratings", "target", "label", "score", "y"})

@@ -32,6 +32,7 @@ from recsys._packing import pack, persistent, unpack
 from recsys.exceptions import CorruptModelError, InvalidTypeError, PersistenceError, SchemaVersionError, examples
 
 __all__ = [
+    "NO_MODELS",
     "SCHEMA_VERSION",
     "load",
     "persistent",
@@ -47,6 +48,9 @@ MANIFEST = "manifest.json"
 # The names that a save gives its files; no other file is ever removed.
 CONTENT = re.compile(r"(arrays-[0-9a-f]{16}\.safetensors|state-[0-9a-f]{16}\.json|manifest-[0-9a-f]{16}\.tmp)")
 
+
+# What is saved as models are, and how it is loaded.
+NO_MODELS = {"Bundle": "recsys.retrieval.load_bundle", "ItemIndex": "ItemIndex.load"}
 
 # Files of this many bytes are worth a mapping.
 MAPPED_FROM = 2**26
@@ -103,15 +107,18 @@ def write_directory(path: str | os.PathLike[str], state: dict[str, Any], header:
         ) from error
 
 
-def read_directory(path: str | os.PathLike[str], mapped: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_directory(
+    path: str | os.PathLike[str], mapped_from: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what `write_directory` wrote, checking every byte against the manifest.
 
     Parameters
     ----------
     path : path-like
-    mapped : bool, default=False
-        Leave large arrays in their file: they are read-only views of a mapping of it, whose bytes were checked. A save
-        never changes a file, it writes a new one and removes the old, which lives as long as it is mapped.
+    mapped_from : int, default=None
+        Leave arrays in their file, if it has at least so many bytes: they are read-only views of a mapping of it, whose
+        bytes were checked. A save never changes a file, it writes a new one and removes the old, which lives as long as
+        it is mapped. None: read them.
 
     Returns
     -------
@@ -131,7 +138,7 @@ def read_directory(path: str | os.PathLike[str], mapped: bool = False) -> tuple[
     manifest = read_manifest(path)
     while True:
         try:
-            return _read_state(Path(path), manifest, mapped), manifest
+            return _read_state(Path(path), manifest, mapped_from), manifest
         except CorruptModelError:
             # A save meanwhile replaces the manifest and then removes the files of the old one.
             fresh = read_manifest(path)
@@ -275,8 +282,8 @@ def _public_class(name: Any) -> Any:
 def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
     name = manifest.get("class")
     cls = _public_class(name)
-    if name == "ItemIndex":
-        raise PersistenceError(f"{Path(path)} holds an index, not a model: load it with `ItemIndex.load`.")
+    if isinstance(name, str) and name in NO_MODELS:
+        raise PersistenceError(f"{Path(path)} holds no model: load it with `{NO_MODELS[name]}`.")
     if not hasattr(cls, "_from_saved") or inspect.isabstract(cls):
         raise PersistenceError(
             f"The model at {Path(path)} is of class {name!r}, which this release does not have; expected one of "
@@ -285,13 +292,11 @@ def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
     return cls
 
 
-def _read_state(directory: Path, manifest: dict[str, Any], mapped: bool) -> dict[str, Any]:
-    from safetensors import SafetensorError
-
+def _read_state(directory: Path, manifest: dict[str, Any], mapped_from: int | None) -> dict[str, Any]:
     contents: dict[str, Any] = {}
     for name, expected in manifest["files"].items():
         try:
-            content = _read(directory / name, mapped and name.startswith("arrays"))
+            content = _read(directory / name, mapped_from if name.startswith("arrays") else None)
         except FileNotFoundError as error:
             raise CorruptModelError(f"{name} is missing from {directory}: copy the whole directory.") from error
         if hashlib.sha256(content).hexdigest() != expected:
@@ -303,15 +308,7 @@ def _read_state(directory: Path, manifest: dict[str, Any], mapped: bool) -> dict
     try:
         return dict(unpack(json.loads(contents["state"]), _load_arrays(contents["arrays"]), _public_class))
     # What a class makes of values that it never wrote can fail in any way.
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        SafetensorError,
-    ) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CorruptModelError(
             f"The files in {directory} match their checksums but are no model ({type(error).__name__}: {error}); "
             f"expected what `save` wrote."
@@ -319,11 +316,7 @@ def _read_state(directory: Path, manifest: dict[str, Any], mapped: bool) -> dict
 
 
 def _load_arrays(content: bytes | mmap.mmap) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors file: copies out of bytes, views of a mapping."""
-    from safetensors.numpy import load as load_arrays
-
-    if isinstance(content, bytes):
-        return dict(load_arrays(content))
+    """Arrays of a safetensors file: copies out of bytes, views of a mapping. Only who writes needs the package."""
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     header.pop("__metadata__", None)
@@ -331,13 +324,14 @@ def _load_arrays(content: bytes | mmap.mmap) -> dict[str, np.ndarray]:
     for name, entry in header.items():
         dtype, (begin, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
         values = np.frombuffer(content, dtype, (end - begin) // dtype.itemsize, start + begin) if end > begin else ()
-        arrays[name] = np.asarray(values, dtype).reshape(entry["shape"])
+        array = np.asarray(values, dtype).reshape(entry["shape"])
+        arrays[name] = array.copy() if isinstance(content, bytes) else array
     return arrays
 
 
-def _read(file: Path, mapped: bool = False) -> Any:
+def _read(file: Path, mapped_from: int | None = None) -> Any:
     try:
-        if mapped and file.stat().st_size >= MAPPED_FROM:
+        if mapped_from is not None and file.stat().st_size >= mapped_from:
             with open(file, "rb") as stream:
                 return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return file.read_bytes()

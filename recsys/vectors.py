@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from recsys._graphs import AskedUsers, Value
@@ -79,6 +80,47 @@ class VectorRecommender(BaseRecommender):
         check_is_fitted(self)
         vectors = np.column_stack([self._item_vectors(), self.popularity_])
         return vectors if items is None else vectors[self._known_items(items)]
+
+    def export(self, path: Any, *, metadata: pd.DataFrame | None = None, include_users: bool = True) -> None:
+        """Write what serving needs into a directory, atomically; `recsys.retrieval.load_bundle` serves it.
+
+        A bundle answers as `recommend` does, in a process that imports NumPy, FAISS and ONNX Runtime alone. To write
+        one takes the package `onnx` (the extra ``export``), to serve it `onnxruntime` (the extra ``serve``).
+
+        Parameters
+        ----------
+        path : path-like
+            A directory that is new, empty, or holds a bundle, which is replaced.
+        metadata : DataFrame, default=None
+            What `where` filters items by, as in `ItemIndex`: one row an item, named in the column ``item_id`` or in the
+            frame's index.
+        include_users : bool, default=True
+            Whether users of `fit` are known to the bundle, with their histories and features. If not, everybody is
+            asked for by features and interactions, and nobody's history is in the files.
+
+        Raises
+        ------
+        PersistenceError
+            If something cannot be exported or written, or `path` holds anything else; nothing is written then.
+        InvalidInputError
+            If the metadata are not what is described here.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from recsys import Popularity
+        >>> from recsys.retrieval import load_bundle
+        >>> model = Popularity().fit(pd.DataFrame({"user_id": ["ann", "bob", "bob"], "item_id": ["tea", "tea", "ale"]}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.export(folder)
+        ...     bundle = load_bundle(folder)
+        >>> bundle.recommend(["ann"])
+        [Recommended(user_id='ann', path='hot', item_ids=['ale'], scores=[0.5])]
+        """
+        from recsys.retrieval._export import export_bundle
+
+        check_is_fitted(self)
+        export_bundle(self, path, metadata, include_users)
 
     def _batch_scorer(self) -> Callable[[UserBatch], Floats]:
         vectors = self._item_vectors()

@@ -5,17 +5,17 @@ Outside, users and items are labels of any hashable kind; inside, they are the c
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recsys.exceptions import InvalidInputError, InvalidTypeError, PersistenceError, examples
+from recsys._packing import persistent
+from recsys._records import tagged, untagged
+from recsys.exceptions import InvalidInputError, InvalidTypeError, examples
 
 __all__ = ["Vocabulary", "as_ids"]
 
@@ -37,20 +37,6 @@ _WORDS = {
 
 # The dtype that holds every number of a kind, pandas' own dtypes included.
 _WIDEST = {"b": np.bool_, "i": np.int64, "u": np.uint64, "f": np.float64}
-
-# Labels that JSON does not tell apart by itself: tag -> type, to JSON, from JSON.
-_FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "none": (type(None), lambda label: label, lambda value: value),
-    "bool": (bool, bool, bool),
-    "int": (int, int, int),
-    "float": (float, float, float),
-    "str": (str, str, str),
-    "bytes": (bytes, bytes.hex, bytes.fromhex),
-    "uuid": (uuid.UUID, str, uuid.UUID),
-    "decimal": (Decimal, str, Decimal),
-    "tuple": (tuple, lambda label: [_tagged(part) for part in label], lambda parts: tuple(map(_untagged, parts))),
-}
-_TAGS = {form[0]: tag for tag, form in _FORMS.items()}
 
 
 def as_ids(values: Any, name: str = "ids") -> pd.Index:
@@ -126,6 +112,7 @@ def _to_index(values: Iterable[Any]) -> pd.Index:
     return pd.Index(values if isinstance(values, arrays) else list(values), tupleize_cols=False)
 
 
+@persistent
 class Vocabulary:
     """The labels of users or items, in a fixed order, and their codes.
 
@@ -315,14 +302,14 @@ class Vocabulary:
         labels = ids.tolist()
         if all(type(label) is str for label in labels):
             return {"dtype": dtype, "form": "text", "ids": labels}
-        return {"dtype": dtype, "form": "tagged", "ids": [_tagged(label) for label in labels]}
+        return {"dtype": dtype, "form": "tagged", "ids": [tagged(label) for label in labels]}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Vocabulary:
         """The inverse of `to_state`."""
         form, ids, dtype = state["form"], state["ids"], pd.api.types.pandas_dtype(state["dtype"])
         if form in ("text", "tagged"):
-            labels = ids if form == "text" else [_untagged(label) for label in ids]
+            labels = ids if form == "text" else [untagged(label) for label in ids]
             index = pd.Index(labels, dtype=object, tupleize_cols=False)
         elif form == "numbers":
             index = pd.Index(ids)
@@ -348,20 +335,3 @@ def _joined(known: pd.Index, fresh: pd.Index) -> pd.Index:
         return known.append(fresh)
     labels = np.concatenate([known.astype(object).to_numpy(), fresh.astype(object).to_numpy()])
     return pd.Index(labels, dtype=object, tupleize_cols=False)
-
-
-def _tagged(label: Any) -> list[Any]:
-    if isinstance(label, np.generic) and label.dtype.kind in "biufSU":
-        label = label.item()
-    tag = _TAGS.get(type(label))
-    if tag is None:
-        raise PersistenceError(
-            f"Labels of type {type(label).__name__} ({label!r}) cannot be stored; expected numbers, strings, bytes, "
-            f"booleans, UUIDs, decimals, tuples of these, or a column of dates: convert them."
-        )
-    return [tag, _FORMS[tag][1](label)]
-
-
-def _untagged(pair: list[Any]) -> Any:
-    tag, value = pair
-    return _FORMS[tag][2](value)

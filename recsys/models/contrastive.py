@@ -345,7 +345,9 @@ class ContrastiveRecommender(TowerPart):
         counts = np.diff(positives(self.history_).indptr).astype(np.float32)
         towers = self.towers_.users_graph(asked, fields, context_fields, self.tower_history_, counts)
         towers = graph.concat([towers, lengths * 0.0 + 1.0], 1)
-        scale = _scale_graph(_spread_graph(towers, self.tower_covariance_), _spread_graph(closed, self.item_covariance_))
+        scale = _scale_graph(
+            _spread_graph(towers, self.tower_covariance_), _spread_graph(closed, self.item_covariance_)
+        )
         return graph.concat([closed * (1 - share_of_towers), towers * scale * share_of_towers], 1)
 
     def _from_evidence(self, history: Csr, attributes: Csr, codes: Codes) -> _Evidence:

@@ -9,12 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recsys.retrieval.bundle import Bundle, Recommended, load_bundle
     from recsys.retrieval.index import ItemIndex
     from recsys.retrieval.two_stage import TwoStageRecommender
 
-__all__ = ["ItemIndex", "TwoStageRecommender"]
+__all__ = ["Bundle", "ItemIndex", "Recommended", "TwoStageRecommender", "load_bundle"]
 
-_HOMES = {"ItemIndex": "recsys.retrieval.index", "TwoStageRecommender": "recsys.retrieval.two_stage"}
+_HOMES = {
+    "Bundle": "recsys.retrieval.bundle",
+    "ItemIndex": "recsys.retrieval.index",
+    "Recommended": "recsys.retrieval.bundle",
+    "TwoStageRecommender": "recsys.retrieval.two_stage",
+    "load_bundle": "recsys.retrieval.bundle",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,7 @@
-"""Metadata of items: from a DataFrame to the table that filters look at, and to what is saved and back."""
+"""Metadata of items: from a DataFrame to the table that filters look at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from recsys.retrieval.filters import (
     Table,
 )
 
-__all__ = ["read_metadata", "table_from_state", "table_to_state"]
+__all__ = ["read_metadata"]
 
 # Whole numbers beyond this are not told apart by floats.
 _LARGEST = 2**53
@@ -197,39 +196,3 @@ def _words(field: Field) -> str:
     if isinstance(field, LabelField) and field.labels:
         return "text" if isinstance(field.labels[0], str) else "lists of whole numbers"
     return "text or lists, which objects without values were taken for" if field.kind == "labels" else field.kind
-
-
-def table_to_state(table: Table) -> dict[str, Any]:
-    """What `persistence` stores of a table."""
-    fields: list[list[Any]] = []
-    for name, field in table.fields.items():
-        if isinstance(field, OrderedField):
-            fields.append([name, field.kind, field.values.view(np.int64) if field.kind == "dates" else field.values])
-        else:
-            fields.append([name, field.kind, field.rows, field.codes, list(field.labels)])
-    return {"n": table.n, "fields": fields}
-
-
-def table_from_state(state: dict[str, Any]) -> Table:
-    """The inverse of `table_to_state`; ValueError where the parts do not fit."""
-    fields: dict[str, Field] = {}
-    for name, kind, *parts in state["fields"]:
-        if kind == "labels":
-            fields[name] = LabelField(parts[0], parts[1], tuple(parts[2]), state["n"])
-        else:
-            fields[name] = OrderedField(parts[0].view("datetime64[us]") if kind == "dates" else parts[0])
-    if not all(_fits(field, state["n"]) for field in fields.values()):
-        raise ValueError("metadata whose columns have other lengths")
-    return Table(fields, state["n"])
-
-
-def _fits(field: Field, n: int) -> bool:
-    if isinstance(field, OrderedField):
-        return field.values.shape == (n,)
-    inside: Iterable[bool] = (
-        field.rows.shape == field.codes.shape,
-        bool((np.diff(field.rows) >= 0).all()),
-        bool(((field.rows >= 0) & (field.rows < n)).all()),
-        bool(((field.codes >= 0) & (field.codes < len(field.labels))).all()),
-    )
-    return all(inside)

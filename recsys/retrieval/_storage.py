@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from recsys import persistence
 from recsys.exceptions import CorruptModelError, PersistenceError
 from recsys.persistence import read_directory, read_manifest, refuse_other_kind, write_directory
-from recsys.retrieval._approximate import Approximate
 from recsys.retrieval._labels import Labels
-from recsys.retrieval._metadata import table_from_state, table_to_state
-from recsys.retrieval._segments import Floats, aligned_copy, faiss
-from recsys.retrieval._snapshot import Segment, Snapshot
+from recsys.retrieval._segments import Floats, faiss
+from recsys.retrieval._snapshot import Snapshot
+from recsys.retrieval._states import segment_from_state, segment_to_state
 
 __all__ = ["read", "write"]
 
@@ -27,9 +27,9 @@ def write(path: Any, parameters: dict[str, Any], labels: Labels, snapshot: Snaps
     state = {
         "labels": labels.base,
         "joined": labels.joined,
-        "base": _segment_to_state(snapshot.base),
+        "base": segment_to_state(snapshot.base),
         "live": snapshot.live,
-        "delta": _segment_to_state(snapshot.delta),
+        "delta": segment_to_state(snapshot.delta),
         "codes": snapshot.codes,
         "queries": queries,
     }
@@ -41,11 +41,11 @@ def read(path: Any) -> tuple[dict[str, Any], Labels, Snapshot, Floats | None]:
     """Read what `write` wrote: parameters, labels, snapshot, queries; large arrays stay in their file."""
     # Before the rest is read, and of what was read: a save may come between.
     _refuse_other_class(read_manifest(path), path)
-    state, manifest = read_directory(path, mapped=True)
+    state, manifest = read_directory(path, persistence.MAPPED_FROM)
     _refuse_other_class(manifest, path)
     version = manifest.get("faiss_version")
     try:
-        base, delta = (_segment_from_state(state[name]) for name in ("base", "delta"))
+        base, delta = (segment_from_state(state[name]) for name in ("base", "delta"))
         snapshot = Snapshot(base, state["live"], delta, state["codes"])
         labels = Labels(state["labels"], snapshot.is_taken, state["joined"])
         _check(snapshot, labels, manifest["parameters"])
@@ -59,34 +59,6 @@ def read(path: Any) -> tuple[dict[str, Any], Labels, Snapshot, Floats | None]:
             f"expected what `save` wrote."
         ) from error
     return manifest["parameters"], labels, snapshot, state["queries"]
-
-
-def _segment_to_state(segment: Segment) -> dict[str, Any]:
-    structure = segment.structure
-    state: dict[str, Any] = {"table": table_to_state(segment.table), "vectors": segment.vectors, "structure": None}
-    if structure is not None:
-        names = ("kind", "compression", "effort", "recall")
-        state["structure"] = {name: getattr(structure, name) for name in names}
-        state["faiss"] = faiss().serialize_index(structure.index)
-        # A graph that holds the vectors would store them twice.
-        state["vectors"] = None if structure.vectors is not None else segment.vectors
-    return state
-
-
-def _segment_from_state(state: dict[str, Any]) -> Segment:
-    table, structure = table_from_state(state["table"]), None
-    vectors: Any = state["vectors"]
-    if state["structure"] is not None:
-        structure = Approximate(index=faiss().deserialize_index(state["faiss"]), **state["structure"])
-        vectors = structure.vectors if vectors is None else vectors
-        if structure.index.ntotal != len(vectors) or structure.index.d != vectors.shape[1]:
-            raise ValueError(f"a FAISS index of {structure.index.ntotal} rows for {len(vectors)} vectors")
-    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != table.n:
-        raise ValueError(f"vectors of {vectors.dtype} and shape {vectors.shape} for {table.n} items")
-    if vectors.flags.writeable:
-        # Not a view of a mapped file, nor of a graph.
-        vectors = aligned_copy(vectors)
-    return Segment(vectors, table, structure)
 
 
 def _check(snapshot: Snapshot, labels: Labels, parameters: dict[str, Any]) -> None:

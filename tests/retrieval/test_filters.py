@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.exceptions import InvalidInputError
-from recsys.retrieval._metadata import read_metadata, table_from_state, table_to_state
+from recsys.retrieval._metadata import read_metadata
+from recsys.retrieval._states import table_from_state, table_to_state
 from recsys.retrieval.filters import Table
 
 GENRES = ["war", "drama", "comedy"]
