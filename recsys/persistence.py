@@ -331,7 +331,7 @@ def _load_arrays(content: bytes | mmap.mmap) -> dict[str, np.ndarray]:
 
 def _read(file: Path, mapped_from: int | None = None) -> Any:
     try:
-        if mapped_from is not None and file.stat().st_size >= mapped_from:
+        if mapped_from is not None and file.stat().st_size >= max(mapped_from, 1):
             with open(file, "rb") as stream:
                 return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return file.read_bytes()

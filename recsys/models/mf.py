@@ -286,8 +286,8 @@ class MatrixFactorization(VectorRecommender):
         means = asked.features.product(self.user_coefficients_) + self.user_intercept_
         if self.fitted_loss_ == "als":
             seen, extra = history.gather(self.item_factors_), history.values * self.fitted_alpha_
-            size, l2 = self.item_factors_.shape[1], np.float32(self.fitted_l2_)
-            common = self.item_gram_ + l2 * np.eye(size, dtype=np.float32)
+            size, l2 = self.item_factors_.shape[1], self.fitted_l2_
+            common = self.item_gram_ + np.float32(l2) * np.eye(size, dtype=np.float32)
             matrix = (seen * extra.expand(2)).transpose(0, 2, 1) @ seen + common
             target = ((extra + history.is_entry).expand(1) @ seen).squeeze(1) + means * l2
             solved = graph.solve(matrix.as_type(np.float64), target.as_type(np.float64), size).as_type(np.float32)

@@ -261,8 +261,9 @@ class Popularity(VectorRecommender):
         """What `_user_vectors` computes: `_keys`, and which group has the same."""
         features = asked.features
         keys = known = features.lengths.as_type(np.int64) * 0
-        for field in self.user_features_.fields:
-            if field.name in self._fields and field.start < field.stop:
+        by_name = {field.name: field for field in self.user_features_.fields}
+        for field in map(by_name.__getitem__, self._fields):
+            if field.start < field.stop:
                 columns = np.arange(field.start, field.stop)
                 block = (features.columns.expand(2).equals(columns) * features.values.expand(2)).sum(1).squeeze(1)
                 present = block.exceeds(0.0).max(1).as_type(np.int64)

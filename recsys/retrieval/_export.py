@@ -19,7 +19,7 @@ from recsys.retrieval._states import segment_to_state
 from recsys.retrieval.bundle import CLASS
 from recsys.vocabulary import Vocabulary
 
-__all__ = ["export_bundle"]
+__all__ = ["encoder_state", "export_bundle"]
 
 
 class Exported(Protocol):
@@ -55,8 +55,8 @@ def export_bundle(model: Exported, path: Any, metadata: pd.DataFrame | None, inc
         "index": segment_to_state(segment),
         "graph": np.frombuffer(graph, dtype=np.uint8),
         "tables": asked.graph.tables,
-        "features": _encoder(model.user_encoder_),
-        "context": _encoder(model.context_encoder_),
+        "features": None if model.user_encoder_ is None else encoder_state(model.user_encoder_),
+        "context": None if model.context_encoder_ is None else encoder_state(model.context_encoder_),
         "min_rating": model.min_rating,
         "uses_user_features": bool(model._uses_user_features),
         "users": _users(model) if include_users else None,
@@ -80,9 +80,8 @@ def _labels(vocabulary: Vocabulary) -> dict[str, Any]:
     return state
 
 
-def _encoder(encoder: FeatureEncoder | None) -> dict[str, Any] | None:
-    if encoder is None:
-        return None
+def encoder_state(encoder: FeatureEncoder) -> dict[str, Any]:
+    """What a `RecordEncoder` is made of."""
     state = encoder.to_state()
     specs = [
         {**spec, "categories": _labels(spec["categories"])} if "categories" in spec else spec for spec in state["specs"]

@@ -412,7 +412,11 @@ def _session(graph: npt.NDArray[np.uint8], tables: dict[str, npt.NDArray[Any]]) 
     options.add_session_config_entry("session.disable_prepacking", "1")
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(table) for table in tables.values()]
     options.add_external_initializers(list(tables), values)
-    return onnxruntime.InferenceSession(graph.tobytes(), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(graph.tobytes(), options, providers=["CPUExecutionProvider"])
+    # What it raises has no base of its own.
+    except Exception as error:
+        raise ValueError(f"a graph that ONNX Runtime refuses: {error}") from error
 
 
 def _read_users(users: Any) -> list[Label]:

@@ -1,0 +1,360 @@
+"""A bundle answers as the model does that was exported, and imports nothing that it does not need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import FeatureTable, Popularity, persistence
+from recsys import load as recsys_load
+from recsys.base import BaseRecommender
+from recsys.exceptions import (
+    ColdStartError,
+    ColdStartWarning,
+    CorruptModelError,
+    DataWarning,
+    InvalidInputError,
+    PersistenceError,
+    SchemaVersionError,
+)
+from recsys.persistence import read_directory, write_directory
+from recsys.retrieval import Bundle, ItemIndex, Recommended, load_bundle
+from recsys.vectors import VectorRecommender
+from tests.contract.suite import RETRIEVERS, World, fitted, make_world, new_users
+
+CONTEXT = {"daytime": "morning"}
+RECENT: dict[Any, Any] = {1000: [3, 4], 1003: {2: 5.0, 5: 0.0}, 1009: [6], 5000: {1: 2.0, 3: 4.0}, 7777: [5, 9, 2, 9]}
+
+
+@pytest.fixture(scope="module", params=[(name, context) for name in RETRIEVERS for context in (False, True)], ids=str)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[VectorRecommender, World, Bundle]:
+    """A model, its world, and a bundle of it."""
+    name, context = request.param
+    model, world = fitted(name, context)
+    assert isinstance(model, VectorRecommender)
+    path = tmp_path_factory.mktemp("bundle")
+    model.export(path, metadata=world.items)
+    return model, world, load_bundle(path)
+
+
+def everyone(world: World) -> list[int]:
+    """Hot users, warm ones, new ones with features, and new ones of whom nothing is known."""
+    return [*world.hot_users[:12].tolist(), *world.warm_users.tolist(), 5000, 5001, 7777, 7778]
+
+
+def frame_of(recent: dict[Any, Any]) -> pd.DataFrame:
+    """Interactions as a model takes them."""
+    rows = [
+        (user, item, rating)
+        for user, items in recent.items()
+        for item, rating in (items.items() if isinstance(items, dict) else [(item, 1.0) for item in items])
+    ]
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "rating"])
+
+
+def records(frame: pd.DataFrame) -> dict[Any, dict[str, Any]]:
+    """Features as a bundle takes them."""
+    return {user: {str(name): row[name] for name in row.index} for user, row in frame.iterrows()}
+
+
+def assert_agree(model: BaseRecommender, bundle: Bundle, users: list[int], told: dict[str, Any], **both: Any) -> None:
+    """The same paths, scores that differ by rounding, and the same order but for scores that do not differ more."""
+    given = dict(told)
+    if "interactions" in told:
+        given["interactions"] = frame_of(told["interactions"])
+    if "user_features" in told:
+        given["user_features"] = pd.DataFrame.from_dict(told["user_features"], orient="index").rename_axis("user_id")
+    everything = {**given, **both, "exclude_seen": False, "k": len(model.items_)}
+    for name in ("candidates", "exclude"):
+        everything.pop(name, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        frame = model.recommend(users, **given, **both)
+        scores = model.recommend(users, **everything).groupby("user_id", sort=False)
+    answers = bundle.recommend(users, **told, **both)
+    assert [answer.user_id for answer in answers] == users
+    lists = dict(iter(frame.groupby("user_id", sort=False, observed=True)))
+    for answer in answers:
+        table = scores.get_group(answer.user_id).set_index("item_id")["score"]
+        within = 1e-5 * max(float(table.std(ddof=0)), 1e-3)
+        assert np.abs(table[answer.item_ids].to_numpy() - answer.scores).max(initial=0) <= within
+        expected = lists.get(answer.user_id, frame.iloc[:0])
+        assert len(answer.item_ids) == len(expected) == len(set(answer.item_ids))
+        assert set(expected["path"]) <= {answer.path}
+        # Items that change places score alike.
+        np.testing.assert_allclose(expected["score"].to_numpy(), answer.scores, rtol=0, atol=within)
+        changed = expected["item_id"].to_numpy() != np.array(answer.item_ids)
+        swapped = np.abs(table[expected["item_id"]].to_numpy() - table[answer.item_ids].to_numpy())[changed]
+        assert swapped.max(initial=0) <= within
+
+
+def test_it_answers_as_the_model(exported: tuple[VectorRecommender, World, Bundle]) -> None:
+    model, world, bundle = exported
+    users = everyone(world)
+    case = {"user_features": records(new_users())}
+    context = {} if model.context_encoder_ is None else {"context": CONTEXT}
+    assert_agree(model, bundle, users, case, **context)
+    assert_agree(model, bundle, users, {**case, "interactions": RECENT}, **context)
+    assert_agree(model, bundle, users, {"interactions": RECENT}, k=3, on_cold="popular")
+
+
+def test_features_of_known_users_may_be_newer(exported: tuple[VectorRecommender, World, Bundle]) -> None:
+    model, world, bundle = exported
+    changed = world.users.loc[[1000, 1001, 1009]].assign(age=[55.0, np.nan, 21.0], club=["tennis", "chess", np.nan])
+    told = {"user_features": records(changed)}
+    assert_agree(model, bundle, everyone(world), told)
+    assert_agree(model, bundle, everyone(world), {**told, "interactions": RECENT})
+
+
+def test_what_may_be_found_is_restricted(exported: tuple[VectorRecommender, World, Bundle]) -> None:
+    model, world, bundle = exported
+    users, some = everyone(world), [0, 1, 2, 3, 4, 5, 6, 9, 19]
+    assert_agree(model, bundle, users, {}, k=4, candidates=some)
+    assert_agree(model, bundle, users, {}, k=5, exclude=some, exclude_seen=False)
+    assert_agree(model, bundle, users, {}, k=50, candidates=some, exclude=[1, 2])
+    pairs = {1000: [0, 2], 5000: [4], 1002: [10, 11]}
+    by_frame = frame_of(pairs)[["user_id", "item_id"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColdStartWarning)
+        expected = model.recommend(users, k=6, exclude=by_frame)
+    found = bundle.recommend(users, k=6, exclude=pairs)
+    assert sum(len(answer.item_ids) for answer in found) == len(expected)
+    assert not any(set(answer.item_ids) & set(pairs.get(answer.user_id, ())) for answer in found)
+    cheap = world.items.index[world.items["price"] < 10]
+    assert_same(bundle.recommend(users, where={"price": {"<": 10}}), bundle.recommend(users, candidates=list(cheap)))
+    assert bundle.recommend(users[:1], where={"genres": "nonsense"})[0].item_ids == []
+
+
+def assert_same(found: list[Recommended], expected: list[Recommended]) -> None:
+    assert [answer.item_ids for answer in found] == [answer.item_ids for answer in expected]
+
+
+def test_without_users_everybody_is_new(tmp_path: Path) -> None:
+    for name in RETRIEVERS:
+        model, world = fitted(name)
+        assert isinstance(model, VectorRecommender)
+        model.export(tmp_path / name, include_users=False)
+        bundle = load_bundle(tmp_path / name)
+        assert (bundle.n_users, bundle.n_items) == (0, len(world.items))
+        told = {
+            "user_features": {5000: {"age": 22.0, "club": "chess"}, 5001: {"age": None, "club": "tennis"}},
+            "interactions": {5000: [3, 8], 7777: [5, 9, 2]},
+        }
+        assert_agree(model, bundle, [5000, 5001, 7777, 7778], told)
+        # Whoever was known is asked for like anybody else, and nothing is told of what was seen.
+        [found] = bundle.recommend([1000], k=100)
+        assert (found.path, len(found.item_ids)) == ("cold", len(world.items))
+
+
+def test_items_that_joined_are_served(tmp_path: Path) -> None:
+    for name in RETRIEVERS:
+        model, world = fitted(name)
+        assert isinstance(model, VectorRecommender)
+        model.add_items(pd.DataFrame({"genres": [["ball"]], "price": [14.0]}, index=pd.Index([600], name="item_id")))
+        model.export(tmp_path / name)
+        told = {"interactions": {1000: [600], 5000: [600, 3], 5001: [600]}}
+        assert_agree(model, load_bundle(tmp_path / name), everyone(world), told)
+
+
+SERVE = """
+import json, sys
+from recsys.retrieval import load_bundle
+bundle = load_bundle(sys.argv[1])
+asked = json.loads(sys.argv[2])
+features = {user: asked["features"] for user in asked["users"][:1]}
+interactions = {user: [3, 4] for user in asked["users"][1:2]}
+found = bundle.recommend(asked["users"], user_features=features, interactions=interactions, context=asked["context"],
+                         where={"price": {"<": 100}})
+heavy = {"pandas", "scipy", "sklearn", "torch", "lightgbm", "onnx", "safetensors", "joblib"} & set(sys.modules)
+print(json.dumps([sorted(heavy), [[answer.path, answer.item_ids, answer.scores] for answer in found]]))
+"""
+
+
+@pytest.mark.parametrize("name", ["ContrastiveRecommender", "MatrixFactorization", "Popularity"])
+def test_a_process_that_serves_imports_little(name: str, tmp_path: Path) -> None:
+    model, world = fitted(name, context=True)
+    assert isinstance(model, VectorRecommender)
+    model.export(tmp_path, metadata=world.items)
+    features, users = {"age": 21.0, "club": "chess"}, [5000, 5001, 1000]
+    asked = json.dumps({"features": features, "users": users, "context": CONTEXT})
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SERVE, str(tmp_path), asked],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    heavy, found = json.loads(done.stdout)
+    assert heavy == []
+    here = load_bundle(tmp_path).recommend(
+        users, user_features={5000: features}, interactions={5001: [3, 4]}, context=CONTEXT, where={"price": {"<": 100}}
+    )
+    assert found == [[answer.path, answer.item_ids, answer.scores] for answer in here]
+
+
+@pytest.fixture(scope="module")
+def simple(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    model, _ = fitted("ContentEASE")
+    assert isinstance(model, VectorRecommender)
+    path = tmp_path_factory.mktemp("bundle")
+    model.export(path)
+    return load_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"users": "ann"}, r"`users` is 'ann'; expected a list"),
+        ({"users": [None]}, "`users` has a null id at position 0"),
+        ({"users": [[1]]}, "`users` holds what cannot be ids"),
+        ({"k": 0}, "`k` is 0; expected at least 1"),
+        ({"on_cold": "populer"}, "Did you mean 'popular'"),
+        ({"user_features": {1: {"age": 2}}}, "`user_features` has nothing of any user asked for"),
+        ({"user_features": {1000: {"agee": 2}}}, r"the unknown field 'agee'. Did you mean 'age'"),
+        ({"user_features": {1000: {"age": "old"}}}, "'age' of `user_features` of 1000 is 'old'; expected a number"),
+        ({"user_features": {1000: {"club": 3}}}, "They are numbers .3., but the known ones are text"),
+        ({"user_features": {1000: [1]}}, "expected a dict of fields"),
+        ({"user_features": [1]}, "`user_features` is of type list; expected a dict"),
+        ({"interactions": {1000: "12"}}, "`interactions` holds the single value '12'"),
+        ({"interactions": {1000: {3: "good"}}}, "`interactions` must hold one finite number an item"),
+        ({"interactions": {1000: {3: float("nan")}}}, "`interactions` holds the rating nan"),
+        ({"context": {"daytime": "noon"}}, "`context` was given, but `X` had no context columns"),
+        ({"candidates": ["a"]}, "`candidates` names no item of the catalogue, but 'a'.*They are text"),
+        ({"exclude": ["a"]}, "`exclude` names no item of the catalogue, but 'a'.*They are text"),
+        ({"exclude": {1: [2]}}, "`exclude` has nothing of any user asked for"),
+        ({"where": {"year": 1990}}, "`where` names the field 'year', which the items do not have"),
+    ],
+)
+def test_bad_requests_are_refused(simple: Bundle, told: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        simple.recommend(**{"users": [1000], **told})
+
+
+def test_who_is_unknown_can_be_refused(simple: Bundle) -> None:
+    with pytest.raises(ColdStartError, match="known of 1 of `users`: 7777; pass `user_features` or `interactions`"):
+        simple.recommend([1000, 7777], on_cold="raise")
+    assert [found.path for found in simple.recommend([1000, 7777])] == ["hot", "cold"]
+
+
+def test_unknown_items_warn(simple: Bundle) -> None:
+    with pytest.warns(DataWarning, match="`interactions` names items that are not in the catalogue: 888"):
+        [found] = simple.recommend([7777], interactions={7777: [888]})
+    assert found.path == "cold"
+    with pytest.warns(DataWarning, match="`candidates` names 1 items that are not in the catalogue: 888"):
+        [found] = simple.recommend([7777], candidates=[888, 4])
+    assert found.item_ids == [4]
+
+
+def test_nobody_is_answered_with_nothing(simple: Bundle) -> None:
+    assert simple.recommend([]) == []
+    assert repr(simple) == "Bundle(ContentEASE: 30 items, 40 users)"
+
+
+def test_a_bundle_keeps_to_its_own(tmp_path: Path) -> None:
+    """Neither is a bundle taken for a model or an index, nor does one replace the other."""
+    X = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["tea", "tea"]})
+    model = Popularity().fit(X)
+    model.export(tmp_path / "bundle")
+    model.export(tmp_path / "bundle")
+    model.save(tmp_path / "model")
+    with pytest.raises(PersistenceError, match=r"holds no model: load it with `recsys.retrieval.load_bundle`"):
+        recsys_load(tmp_path / "bundle")
+    with pytest.raises(PersistenceError, match="holds a saved Bundle"):
+        model.save(tmp_path / "bundle")
+    with pytest.raises(PersistenceError, match="holds a saved Bundle"):
+        ItemIndex.load(tmp_path / "bundle")
+    with pytest.raises(PersistenceError, match="holds a saved Popularity"):
+        model.export(tmp_path / "model")
+    with pytest.raises(PersistenceError, match="holds a saved Popularity; expected a bundle"):
+        load_bundle(tmp_path / "model")
+    with pytest.raises(PersistenceError, match="There is no saved model"):
+        load_bundle(tmp_path / "nothing")
+    assert load_bundle(tmp_path / "bundle").recommend(["eve"])[0].item_ids == ["tea"]
+
+
+def test_harm_is_found(tmp_path: Path) -> None:
+    model, _ = fitted("ContentEASE")
+    assert isinstance(model, VectorRecommender)
+    model.export(tmp_path)
+    for file in sorted(tmp_path.iterdir()):
+        content = file.read_bytes()
+        for harmed in (content[:-1], content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], b""):
+            file.write_bytes(harmed)
+            with pytest.raises(CorruptModelError):
+                load_bundle(tmp_path)
+        file.unlink()
+        with pytest.raises(PersistenceError):
+            load_bundle(tmp_path)
+        file.write_bytes(content)
+    assert load_bundle(tmp_path).n_users == 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graph": np.zeros(9, dtype=np.uint8)},
+        {"graph": None},
+        {"items": {"form": "text", "ids": ["one"]}},
+        {"tables": {}},
+        {"index": {}},
+        {"users": {"labels": {"form": "text", "ids": []}}},
+    ],
+)
+def test_what_no_export_writes_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    model, _ = fitted("ContentEASE")
+    assert isinstance(model, VectorRecommender)
+    model.export(tmp_path / "bundle")
+    state, manifest = read_directory(tmp_path / "bundle")
+    header = {name: manifest[name] for name in ("class", "recsys_version", "model")}
+    write_directory(tmp_path / "other", {**state, **change}, header)
+    with pytest.raises(CorruptModelError, match="match their checksums but are no bundle"):
+        load_bundle(tmp_path / "other")
+
+
+def test_a_newer_bundle_is_told_from_a_harmed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]}))
+    with monkeypatch.context() as patch:
+        patch.setattr(persistence, "SCHEMA_VERSION", persistence.SCHEMA_VERSION + 1)
+        model.export(tmp_path)
+    with pytest.raises(SchemaVersionError, match="upgrade recsys"):
+        load_bundle(tmp_path)
+
+
+def test_an_export_that_fails_leaves_the_bundle_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["tea", "ale"]})
+    model = Popularity().fit(X)
+    model.export(tmp_path)
+
+    def fail(*args: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(persistence, "_write_synced", fail)
+    with pytest.raises(PersistenceError, match="no space left"):
+        Popularity().fit(X.iloc[:1]).export(tmp_path)
+    assert load_bundle(tmp_path).n_items == 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_labels_that_cannot_be_read_are_not_written(tmp_path: Path) -> None:
+    X = pd.DataFrame({"user_id": pd.to_datetime(["2001-01-01"]), "item_id": [1]})
+    with pytest.raises(PersistenceError, match="Labels that are dates cannot be exported"):
+        Popularity().fit(X).export(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_groups_of_popularity(tmp_path: Path) -> None:
+    world = make_world()
+    for by in ("club", ["club", "age"]):
+        model = Popularity(by=by).fit(world.X, user_features=FeatureTable(world.users))
+        model.export(tmp_path)
+        assert_agree(model, load_bundle(tmp_path), everyone(world), {"user_features": records(new_users())})
