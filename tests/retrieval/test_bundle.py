@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
-from recsys import FeatureTable, Popularity, persistence
+from recsys import (
+    AutoRec,
+    ContentEASE,
+    ContrastiveRecommender,
+    FeatureTable,
+    MatrixFactorization,
+    Popularity,
+    persistence,
+)
 from recsys import load as recsys_load
 from recsys.base import BaseRecommender
 from recsys.exceptions import (
@@ -86,7 +95,8 @@ def assert_agree(model: BaseRecommender, bundle: Bundle, users: list[int], told:
     lists = dict(iter(frame.groupby("user_id", sort=False, observed=True)))
     for answer in answers:
         table = scores.get_group(answer.user_id).set_index("item_id")["score"]
-        within = 1e-5 * max(float(table.std(ddof=0)), 1e-3)
+        # Single precision tells no less than its last bits.
+        within = max(1e-5 * float(table.std(ddof=0)), 4 * float(np.spacing(np.abs(table).max())))
         assert np.abs(table[answer.item_ids].to_numpy() - answer.scores).max(initial=0) <= within
         expected = lists.get(answer.user_id, frame.iloc[:0])
         assert len(answer.item_ids) == len(expected) == len(set(answer.item_ids))
@@ -358,3 +368,75 @@ def test_groups_of_popularity(tmp_path: Path) -> None:
         model = Popularity(by=by).fit(world.X, user_features=FeatureTable(world.users))
         model.export(tmp_path)
         assert_agree(model, load_bundle(tmp_path), everyone(world), {"user_features": records(new_users())})
+
+
+VARIANTS: dict[str, VectorRecommender] = {
+    "memory alone": ContrastiveRecommender(n_factors=8, residual=False, tower_weight=0, random_state=0),
+    "no memory": ContrastiveRecommender(n_factors=8, memory_weight=0, tower_weight=0, random_state=0),
+    "towers alone": ContrastiveRecommender(n_factors=8, max_iter=3, tower_weight=1, random_state=0),
+    "weights as targets": AutoRec(n_factors=8, max_iter=3, unobserved_weight=0, random_state=0),
+    "softmax": AutoRec(n_factors=8, max_iter=3, loss="multinomial", random_state=0),
+    "weights by item": AutoRec(n_factors=8, max_iter=3, kind="item", unobserved_weight=0, random_state=0),
+    "few factors": MatrixFactorization(n_factors=1, l2=3.0, random_state=0),
+    "ratings": ContentEASE(n_factors=8, l2=10.0, min_rating=3, random_state=0),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("with_features", [True, False])
+def test_variants_agree(variant: str, with_features: bool, tmp_path: Path) -> None:
+    world = make_world()
+    model = clone(VARIANTS[variant])
+    features = {"user_features": rich(world.users), "item_features": FeatureTable(world.items)} if with_features else {}
+    model.fit(world.X, world.y, **features)
+    model.export(tmp_path)
+    bundle = load_bundle(tmp_path)
+    rated = {1000: {3: 4.0, 4: 5.0}, 1003: {2: 5.0, 5: 0.0}, 5000: {1: 2.0, 3: 4.0}, 7777: {5: 5.0, 8: 1.0, 2: 3.0}}
+    told: dict[str, Any] = {"interactions": rated}
+    assert_agree(model, bundle, everyone(world), {})
+    assert_agree(model, bundle, everyone(world), told)
+    if with_features:
+        told["user_features"] = {
+            5000: {"age": 23, "club": "chess", "bio": "likes tea", "taste": [1.0, 0.5], "tags": ["b"]}
+        }
+        assert_agree(model, bundle, everyone(world), told)
+
+
+def rich(users: pd.DataFrame) -> FeatureTable:
+    """Users with all kinds of fields."""
+    n = np.arange(len(users))
+    more = {
+        "bio": [None if i % 5 == 0 else "likes tea and milk" if i % 2 else "tea" for i in n],
+        "taste": [None if i % 4 == 0 else [float(i % 3), i / 10] for i in n],
+        "tags": [["a", "b"][: i % 3] for i in n],
+    }
+    frame = users.assign(**{name: pd.Series(values, index=users.index) for name, values in more.items()})
+    return FeatureTable(frame, text=["bio"], vector=["taste"], multi_hot=["tags"])
+
+
+def test_a_memory_of_one_user(tmp_path: Path) -> None:
+    """Who is remembered alone is told nothing by the memory; others are."""
+    X = pd.DataFrame({"user_id": ["ann"] * 3, "item_id": ["tea", "ale", "jam"]})
+    items = pd.DataFrame({"kind": ["soft", "hard", "soft", "hard"]}, index=pd.Index([*X["item_id"], "gin"]))
+    model = ContrastiveRecommender(n_factors=2, l2=1.0, tower_weight=0, random_state=0)
+    model.fit(X, item_features=FeatureTable(items))
+    model.export(tmp_path)
+    bundle = load_bundle(tmp_path)
+    for users, interactions in ((["ann"], {}), (["eve"], {"eve": ["tea"]}), (["ann"], {"ann": ["gin"]})):
+        frame = pd.DataFrame([(u, item) for u, some in interactions.items() for item in some], columns=X.columns)
+        expected = model.recommend(users, interactions=frame if interactions else None, exclude_seen=False)
+        [found] = bundle.recommend(users, interactions=interactions or None, exclude_seen=False)
+        table = expected.set_index("item_id")["score"]
+        np.testing.assert_allclose(table[found.item_ids], found.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_is_answered_as_its_users_are(exported: tuple[VectorRecommender, World, Bundle]) -> None:
+    """Whoever is asked for beside them, in whatever order, and however many the graph takes at a time."""
+    _, world, bundle = exported
+    users = everyone(world)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.retrieval.bundle._ENTRIES", 40)
+        few = bundle.recommend(users[::-1], interactions=RECENT)[::-1]
+    for together, apart in zip(bundle.recommend(users, interactions=RECENT), few, strict=True):
+        assert (together.user_id, together.path) == (apart.user_id, apart.path)
+        np.testing.assert_allclose(together.scores, apart.scores, rtol=1e-5, atol=1e-6)
