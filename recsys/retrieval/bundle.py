@@ -123,7 +123,9 @@ class Bundle:
             n_columns = 0 if self._features is None else self._features.starts[-1]
             self._known_features = _Sparse(users["features"], n_columns)
         self.n_users = 0 if self._users is None else len(self._users)
-        self._session = _session(state["graph"], state["tables"])
+        # The session looks at the tables' memory, but does not keep it.
+        self._tables = state["tables"]
+        self._session = _session(state["graph"], self._tables)
         self._inputs = [each.name for each in self._session.get_inputs()]
 
     def recommend(
