@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from recsys.exceptions import InvalidInputError, InvalidTypeError, PersistenceError, did_you_mean, examples
 
-__all__ = ["PATHS", "Labels", "RecordEncoder", "hats", "is_missing", "read_k", "tagged", "untagged"]
+__all__ = ["Labels", "PATHS", "RecordEncoder", "hats", "is_missing", "read_k", "tagged", "untagged"]
 
 Codes: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -292,9 +292,10 @@ def _from_iso(text: str, where: str) -> datetime:
 
 def _seconds(value: Any) -> float:
     """Seconds of a duration, or since 1970 in UTC."""
-    if isinstance(value, (np.datetime64, np.timedelta64)):
-        nanoseconds = value.astype(f"{value.dtype.kind}8[ns]").astype(np.int64)
-        return float("nan") if np.isnat(value) else float(nanoseconds / 1e9)
+    if isinstance(value, np.datetime64):
+        value = value - np.datetime64(0, "s")
+    if isinstance(value, np.timedelta64):
+        return float(value / np.timedelta64(1, "s"))
     if isinstance(value, date):
         if not isinstance(value, datetime):
             value = datetime(value.year, value.month, value.day)

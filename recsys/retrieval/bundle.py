@@ -31,7 +31,7 @@ from recsys.retrieval._segments import Bools, Codes, Floats, Pairs
 from recsys.retrieval._snapshot import Snapshot
 from recsys.retrieval._states import segment_from_state
 
-__all__ = ["CLASS", "Bundle", "Recommended", "load_bundle"]
+__all__ = ["Bundle", "CLASS", "Recommended", "load_bundle"]
 
 Label: TypeAlias = Any
 # Places of entries, and what they are.
