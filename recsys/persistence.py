@@ -49,8 +49,8 @@ MANIFEST = "manifest.json"
 CONTENT = re.compile(r"(arrays-[0-9a-f]{16}\.safetensors|state-[0-9a-f]{16}\.json|manifest-[0-9a-f]{16}\.tmp)")
 
 
-# What is saved as models are, and how it is loaded.
-NO_MODELS = {"Bundle": "recsys.retrieval.load_bundle", "ItemIndex": "ItemIndex.load"}
+# What is saved as models are: what it is, and what loads it.
+NO_MODELS = {"Bundle": ("a bundle", "recsys.retrieval.load_bundle"), "ItemIndex": ("an index", "ItemIndex.load")}
 
 # Files of this many bytes are worth a mapping.
 MAPPED_FROM = 2**26
@@ -283,7 +283,8 @@ def _model_class(manifest: dict[str, Any], path: str | os.PathLike[str]) -> Any:
     name = manifest.get("class")
     cls = _public_class(name)
     if isinstance(name, str) and name in NO_MODELS:
-        raise PersistenceError(f"{Path(path)} holds no model: load it with `{NO_MODELS[name]}`.")
+        what, load_it = NO_MODELS[name]
+        raise PersistenceError(f"{Path(path)} holds {what}, not a model: load it with `{load_it}`.")
     if not hasattr(cls, "_from_saved") or inspect.isabstract(cls):
         raise PersistenceError(
             f"The model at {Path(path)} is of class {name!r}, which this release does not have; expected one of "

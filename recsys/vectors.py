@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,15 @@ class VectorRecommender(BaseRecommender):
         vectors = np.column_stack([self._item_vectors(), self.popularity_])
         return vectors if items is None else vectors[self._known_items(items)]
 
-    def export(self, path: Any, *, metadata: pd.DataFrame | None = None, include_users: bool = True) -> None:
+    def export(
+        self,
+        path: Any,
+        *,
+        metadata: pd.DataFrame | None = None,
+        include_users: bool = True,
+        kind: Literal["exact", "auto", "ivf", "hnsw"] = "exact",
+        recall_target: float = 0.99,
+    ) -> None:
         """Write what serving needs into a directory, atomically; `recsys.retrieval.load_bundle` serves it.
 
         A bundle answers as `recommend` does, in a process that imports NumPy, FAISS and ONNX Runtime alone. To write
@@ -97,6 +105,11 @@ class VectorRecommender(BaseRecommender):
         include_users : bool, default=True
             Whether users of `fit` are known to the bundle, with their histories and features. If not, everybody is
             asked for by features and interactions, and nobody's history is in the files.
+        kind : {"exact", "auto", "ivf", "hnsw"}, default="exact"
+            How items are searched, as in `ItemIndex`: "exact" looks at every item and answers as `recommend` does, the
+            others may miss some, and pay from about 100,000 items on.
+        recall_target : float, default=0.99
+            Which share of the 10 best items the others are to find on average, measured on users of `fit`.
 
         Raises
         ------
@@ -120,7 +133,7 @@ class VectorRecommender(BaseRecommender):
         from recsys.retrieval._export import export_bundle
 
         check_is_fitted(self)
-        export_bundle(self, path, metadata, include_users)
+        export_bundle(self, path, metadata, include_users, kind, recall_target)
 
     def _batch_scorer(self) -> Callable[[UserBatch], Floats]:
         vectors = self._item_vectors()

@@ -19,7 +19,7 @@ from recsys.retrieval._snapshot import Segment, Snapshot
 from recsys.retrieval.filters import Table
 from recsys.vocabulary import Vocabulary
 
-__all__ = ["ChangingIndex", "State"]
+__all__ = ["ChangingIndex", "State", "build_segment"]
 
 # Numbers in vectors that a core multiplies in about a millisecond: up to here, "auto" scans.
 _SCANNED = 6_400_000
@@ -34,6 +34,30 @@ class State(NamedTuple):
 
     labels: Labels
     snapshot: Snapshot
+
+
+def build_segment(
+    vectors: Floats, table: Table, kind: str, recall_target: float, compression: Compression, queries: Floats | None
+) -> Segment:
+    """Rows of vectors, with a structure that was tuned, where there is to be one; arguments are those of `ItemIndex`."""
+    chosen = kind
+    if kind == "auto":
+        chosen = "exact" if recall_target == 1 or vectors.size <= _SCANNED else "ivf"
+    vectors = aligned_copy(vectors)
+    if chosen == "exact" or len(vectors) < _STRUCTURED_FROM:
+        return Segment(vectors, table)
+    structure = tune(build(vectors, chosen, compression), vectors, queries, recall_target)
+    if structure.recall >= recall_target and structure.saves_work:
+        return Segment(vectors if structure.vectors is None else structure.vectors, table, structure)
+    if kind != "auto":
+        warnings.warn(
+            f"`kind` {kind!r} with `compression` {compression!r} would have to read most of the {len(vectors)} items "
+            f"to find {recall_target} of the 10 best, your `recall_target`; every search scans all of them instead: "
+            f"aim lower, or choose another kind or less compression.",
+            DataWarning,
+            stacklevel=5,
+        )
+    return Segment(vectors, table)
 
 
 class ChangingIndex:
@@ -57,25 +81,8 @@ class ChangingIndex:
         self._changing = threading.Lock()
 
     def _build(self, vectors: Floats, table: Table) -> Segment:
-        """A base: with a structure that was tuned, where there is to be one."""
-        kind = self.kind
-        if kind == "auto":
-            kind = "exact" if self.recall_target == 1 or vectors.size <= _SCANNED else "ivf"
-        vectors = aligned_copy(vectors)
-        if kind == "exact" or len(vectors) < _STRUCTURED_FROM:
-            return Segment(vectors, table)
-        structure = tune(build(vectors, kind, self.compression), vectors, self._queries, self.recall_target)
-        if structure.recall >= self.recall_target and structure.saves_work:
-            return Segment(vectors if structure.vectors is None else structure.vectors, table, structure)
-        if self.kind != "auto":
-            warnings.warn(
-                f"`kind` {kind!r} with `compression` {self.compression!r} would have to read most of the "
-                f"{len(vectors)} items to find {self.recall_target} of the 10 best, your `recall_target`; every search "
-                f"scans all of them instead: aim lower, or choose another kind or less compression.",
-                DataWarning,
-                stacklevel=4,
-            )
-        return Segment(vectors, table)
+        """A base: see `build_segment`."""
+        return build_segment(vectors, table, self.kind, self.recall_target, self.compression, self._queries)
 
     def add(self: Self, ids: Any, vectors: Any, metadata: pd.DataFrame | None = None) -> Self:
         """Add items, after those that are there.

@@ -181,6 +181,8 @@ class Bundle:
         """
         k, users = read_k(k), _read_users(users)
         asked = self._gather(users, user_features, interactions, context, on_cold)
+        if isinstance(candidates, Mapping):
+            raise InvalidTypeError("`candidates` is a dict; expected a list of item ids, which hold for everybody.")
         allowed = None if candidates is None else self._mask("candidates", candidates)
         excluded = [each.seen if exclude_seen else _NOTHING[0] for each in asked]
         if isinstance(exclude, Mapping):

@@ -277,7 +277,9 @@ def test_a_bundle_keeps_to_its_own(tmp_path: Path) -> None:
     model.export(tmp_path / "bundle")
     model.export(tmp_path / "bundle")
     model.save(tmp_path / "model")
-    with pytest.raises(PersistenceError, match=r"holds no model: load it with `recsys.retrieval.load_bundle`"):
+    with pytest.raises(
+        PersistenceError, match=r"holds a bundle, not a model: load it with `recsys.retrieval.load_bundle`"
+    ):
         recsys_load(tmp_path / "bundle")
     with pytest.raises(PersistenceError, match="holds a saved Bundle"):
         model.save(tmp_path / "bundle")
@@ -440,3 +442,54 @@ def test_a_batch_is_answered_as_its_users_are(exported: tuple[VectorRecommender,
     for together, apart in zip(bundle.recommend(users, interactions=RECENT), few, strict=True):
         assert (together.user_id, together.path) == (apart.user_id, apart.path)
         np.testing.assert_allclose(together.scores, apart.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_large_catalogues_may_be_searched_approximately(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n_users, n_items = 600, 3000
+    users = np.repeat(np.arange(n_users), 30)
+    # Users take items of their own part of the catalogue.
+    X = pd.DataFrame({"user_id": users, "item_id": (users % 30 * 100 + rng.integers(0, 100, len(users))) % n_items})
+    model = MatrixFactorization(n_factors=16, l2=3.0, max_iter=3, random_state=0).fit(X)
+    model.export(tmp_path / "exact")
+    model.export(tmp_path / "fast", kind="ivf", recall_target=0.95)
+    exact, fast = load_bundle(tmp_path / "exact"), load_bundle(tmp_path / "fast")
+    assert fast._index.base.structure is not None
+    asked = list(range(0, n_users, 3))
+    both = zip(exact.recommend(asked), fast.recommend(asked), strict=True)
+    found = [len(set(one.item_ids) & set(other.item_ids)) / 10 for one, other in both]
+    assert np.mean(found) >= 0.9
+    assert {len(answer.item_ids) for answer in fast.recommend(asked)} == {10}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "fast"}, "`kind` is 'fast'; expected one of 'exact', 'auto', 'ivf', 'hnsw'"),
+        ({"recall_target": 2}, "`recall_target` is 2; expected a share"),
+        ({"include_users": "no"}, "`include_users` is 'no'; expected True or False"),
+        ({"metadata": pd.DataFrame({"year": [1]}, index=["ale"])}, "`metadata` has no row of 1 ids: 'tea'"),
+    ],
+)
+def test_bad_exports_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    model = Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": ["tea"]}))
+    with pytest.raises(InvalidInputError, match=words):
+        model.export(tmp_path / "bundle", **options)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_without_a_graph_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Popularity, "_user_graph", VectorRecommender._user_graph)
+    with pytest.raises(PersistenceError, match="Popularity cannot be exported: it does not describe its user side"):
+        Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]})).export(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_what_is_missing_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]}))
+    model.export(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(PersistenceError, match=rf"`{package}`.* missing.*pip install 'recsys\["):
+        if package == "onnx":
+            model.export(tmp_path)
+        load_bundle(tmp_path)
