@@ -20,10 +20,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg, sparse
 
+from recsys._graphs import AskedUsers, Value
 from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError
 
-__all__ = ["DropoutEASE", "FactorEASE", "attribute_ridge", "leading_basis", "refuse_if_too_large", "user_weights"]
+__all__ = [
+    "DropoutEASE",
+    "FactorEASE",
+    "attribute_ridge",
+    "completed",
+    "leading_basis",
+    "refuse_if_too_large",
+    "user_weights",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -307,3 +316,45 @@ def refuse_if_too_large(n_items: int) -> None:
             f"ContentEASE needs about {needed / 2**30:.1f} GiB for {n_items} items with positives, and the machine has "
             f"{available / 2**30:.1f} GiB; expected fewer items: drop rare ones."
         )
+
+
+def completed(
+    asked: AskedUsers,
+    attribute_vectors: Floats,
+    history_vectors: Floats,
+    keep_rates: npt.NDArray[np.float64],
+    mean_history: float,
+) -> Value:
+    """As a graph: vectors of users by what they have and are, from those of `ContentEASE`.
+
+    Of the keep rates a user's lies between, the lower one comes first.
+
+    Parameters
+    ----------
+    asked : AskedUsers
+    attribute_vectors : ndarray of shape (r + 1, n_attributes + 1, d), float32
+    history_vectors : ndarray of shape (r, n_items, d), float32
+    keep_rates : ndarray of shape (r,), float64
+    mean_history : float
+
+    Returns
+    -------
+    Value of shape (n_users, d)
+    """
+    history, graph = asked.history.pattern, asked.graph
+    n_attributes, n_items = attribute_vectors.shape[1], history_vectors.shape[1]
+    attributes = asked.features.with_constant(n_attributes - 1)
+    lengths, rates = history.lengths.as_type(np.float64), np.log(keep_rates)
+    keep = (lengths / (lengths + np.array(mean_history))).at_least(keep_rates[:1] / 2)
+    steps = (graph.apply("Log", keep) - rates[:-1]) / np.diff(rates)
+    place = steps.at_least(np.zeros(1)).at_most(np.ones(1)).sum(1)
+    lower = graph.apply("Floor", place).at_most(np.array([len(rates) - 2.0]))
+    upper_share = (place - lower).as_type(np.float32)
+    vectors = attributes.product(attribute_vectors[0])
+    expected, of_history = np.concatenate(attribute_vectors[1:]), np.concatenate(history_vectors)
+    for rate, share in ((lower, 1.0 - upper_share), (lower + np.ones(1), upper_share)):
+        at = rate.as_type(np.int64)
+        heard = history.moved(at * n_items).product(of_history)
+        foreseen = attributes.moved(at * n_attributes).product(expected)
+        vectors = vectors + share * lengths.exceeds(np.zeros(1)) * (heard - foreseen)
+    return vectors

@@ -22,6 +22,7 @@ from recsys.models._dropout_ease import (
     DropoutEASE,
     FactorEASE,
     attribute_ridge,
+    completed,
     leading_basis,
     refuse_if_too_large,
     user_weights,
@@ -324,24 +325,7 @@ class ContentEASE(VectorRecommender):
         return self._users_of(pattern(batch.history), with_constant(batch.features.matrix))
 
     def _user_graph(self, asked: AskedUsers) -> Value:
-        """What `_users_of` computes; of each user's blend, the lower keep rate and then the upper one."""
-        history, graph = asked.history.pattern, asked.graph
-        n_attributes = self.attribute_vectors_.shape[1]
-        attributes = asked.features.with_constant(n_attributes - 1)
-        lengths, rates = history.lengths.as_type(np.float64), np.log(KEEP_RATES)
-        keep = (lengths / (lengths + np.array(self.mean_history_))).at_least(KEEP_RATES[:1] / 2)
-        steps = (graph.apply("Log", keep) - rates[:-1]) / np.diff(rates)
-        place = steps.at_least(np.zeros(1)).at_most(np.ones(1)).sum(1)
-        lower = graph.apply("Floor", place).at_most(np.array([len(rates) - 2.0]))
-        upper_share = (place - lower).as_type(np.float32)
-        vectors = attributes.product(self.attribute_vectors_[0])
-        expected, of_history = np.concatenate(self.attribute_vectors_[1:]), np.concatenate(self.history_vectors_)
-        for rate, share in ((lower, 1.0 - upper_share), (lower + np.ones(1), upper_share)):
-            at = rate.as_type(np.int64)
-            heard = history.moved(at * self.history_vectors_.shape[1]).product(of_history)
-            foreseen = attributes.moved(at * n_attributes).product(expected)
-            vectors = vectors + share * lengths.exceeds(np.zeros(1)) * (heard - foreseen)
-        return vectors
+        return completed(asked, self.attribute_vectors_, self.history_vectors_, KEEP_RATES, self.mean_history_)
 
     def _users_of(self, history: Csr, attributes: Csr) -> Floats:
         """Vectors of users by what they have and are."""

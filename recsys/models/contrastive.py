@@ -18,6 +18,7 @@ from recsys._sparse import Csr, pattern, positives, with_constant
 from recsys._state import FEW_SHOT
 from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.interactions import TrainingData, UserBatch
+from recsys.models._spreads import covariance, rescaling, rescaling_graph, spread_graph, spread_of
 from recsys.models._tower_part import JUDGE_USERS, TowerPart, with_one
 from recsys.models._user_memory import UserMemory
 from recsys.models.content import LARGEST_L2
@@ -234,7 +235,7 @@ class ContrastiveRecommender(TowerPart):
             self._fit_evidence(data, problem, rng, seed)
         if self.tower_weight != 0:
             self._fit_towers(data, problem, warm, seed)
-            self.tower_covariance_ = _covariance(self.tower_vectors_[np.flatnonzero(self.item_counts_)])
+            self.tower_covariance_ = covariance(self.tower_vectors_[np.flatnonzero(self.item_counts_)])
             if self.tower_weight is None:
                 with single_threaded_blas():
                     self.fitted_weights_["towers"] = self._best_share(data, problem, seed)
@@ -245,7 +246,7 @@ class ContrastiveRecommender(TowerPart):
         """What is learned of users on top of the closed form: what those like them have, and a correction."""
         attributes = with_constant(data.user_features.matrix)
         users = self._users_of(problem.known, attributes)
-        self.item_covariance_ = _covariance(self.item_vectors_[np.flatnonzero(self.item_counts_)])
+        self.item_covariance_ = covariance(self.item_vectors_[np.flatnonzero(self.item_counts_)])
         self.memory_: UserMemory | None = None
         if self.memory_weight:
             self.memory_ = UserMemory.learn(problem.known, users, self.item_vectors_, rng)
@@ -329,8 +330,8 @@ class ContrastiveRecommender(TowerPart):
         closed = super()._user_graph(asked)
         if self.memory_ is not None:
             remembered = self.memory_.graph(asked)
-            spread, of_others = (_spread_graph(vectors, self.item_covariance_) for vectors in (closed, remembered))
-            remembered = remembered * _scale_graph(of_others, spread)
+            spread, of_others = (spread_graph(vectors, self.item_covariance_) for vectors in (closed, remembered))
+            remembered = remembered * rescaling_graph(of_others, spread)
             says = graph.apply("Abs", remembered).max(1).exceeds(0.0)
             share = has_history * says * room * self.fitted_weights_["memory"]
             closed = (1.0 - share) * closed + share * remembered
@@ -345,8 +346,8 @@ class ContrastiveRecommender(TowerPart):
         counts = np.diff(positives(self.history_).indptr).astype(np.float32)
         towers = self.towers_.users_graph(asked, fields, context_fields, self.tower_history_, counts)
         towers = graph.concat([towers, lengths * 0.0 + 1.0], 1)
-        scale = _scale_graph(
-            _spread_graph(towers, self.tower_covariance_), _spread_graph(closed, self.item_covariance_)
+        scale = rescaling_graph(
+            spread_graph(towers, self.tower_covariance_), spread_graph(closed, self.item_covariance_)
         )
         return graph.concat([closed * (1 - share_of_towers), towers * scale * share_of_towers], 1)
 
@@ -361,8 +362,8 @@ class ContrastiveRecommender(TowerPart):
         if self.memory_ is not None:
             told = np.flatnonzero(share)
             remembered[told] = self.memory_.attend(history[told], codes[told])
-        spread, of_others = (_spread_of(vectors, self.item_covariance_) for vectors in (base, remembered))
-        remembered *= _scale(of_others, spread)
+        spread, of_others = (spread_of(vectors, self.item_covariance_) for vectors in (base, remembered))
+        remembered *= rescaling(of_others, spread)
         share *= (remembered != 0).any(axis=1, keepdims=True)
         # A correction needs something to start from; attributes alone are linear, and the closed form has them.
         correction = room
@@ -385,7 +386,7 @@ class ContrastiveRecommender(TowerPart):
             nothing, one = np.zeros((len(batch), 0), np.float32), np.ones((len(batch), 1), np.float32)
             return _Told(closed, nothing, known, corrected, one)
         towers = with_one(self._tower_users(batch)[0])
-        scale = _scale(_spread_of(towers, self.tower_covariance_), _spread_of(closed, self.item_covariance_))
+        scale = rescaling(spread_of(towers, self.tower_covariance_), spread_of(closed, self.item_covariance_))
         return _Told(closed, scale * towers, known, corrected, scale)
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
@@ -452,31 +453,3 @@ class _Told(NamedTuple):
     known: _Evidence
     corrected: Floats
     scale: Floats
-
-
-def _covariance(vectors: Floats) -> Floats:
-    centred = vectors - vectors.mean(0)
-    return np.asarray(centred.T @ centred / max(len(vectors), 1), dtype=np.float32)
-
-
-def _spread_of(users: Floats, covariance: Floats) -> Floats:
-    """The standard deviation of a user's scores over the hot items, (n, 1)."""
-    spread: Floats = np.sqrt(np.maximum(np.einsum("nd,nd->n", users @ covariance, users), 0))[:, None]
-    return spread
-
-
-def _spread_graph(users: Value, covariance: Floats) -> Value:
-    """What `_spread_of` computes, as a graph."""
-    return users.graph.apply("Sqrt", (users @ covariance * users).sum(1).at_least(0.0))
-
-
-def _scale_graph(spread: Value, wanted: Value) -> Value:
-    """What `_scale` computes, as a graph."""
-    known = spread.exceeds(0.0) * wanted.exceeds(0.0)
-    return spread.graph.where(known, wanted / spread.graph.where(known, spread, 1.0), 1.0)
-
-
-def _scale(spread: Floats, wanted: Floats) -> Floats:
-    """What scores of one spread are multiplied with to have another; 1 where either is nothing."""
-    known = (spread > 0) & (wanted > 0)
-    return np.where(known, wanted / np.where(known, spread, 1), 1).astype(np.float32)

@@ -39,7 +39,7 @@ class State(NamedTuple):
 def build_segment(
     vectors: Floats, table: Table, kind: str, recall_target: float, compression: Compression, queries: Floats | None
 ) -> Segment:
-    """Rows of vectors, with a structure that was tuned, where there is to be one; arguments are those of `ItemIndex`."""
+    """Rows of vectors, with a structure that was tuned, where there is to be one; arguments as of `ItemIndex`."""
     chosen = kind
     if kind == "auto":
         chosen = "exact" if recall_target == 1 or vectors.size <= _SCANNED else "ivf"
