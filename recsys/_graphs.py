@@ -305,7 +305,19 @@ class AskedUsers:
     Parameters
     ----------
     with_known : bool
-        Whether a bundle has the users of `fit`. If not, `known` is 0 for everybody.
+        Whether the bundle has the users of `fit`. If not, a model need not look at `known` and `trained`.
+
+    Attributes
+    ----------
+    graph : Graph
+
+    Examples
+    --------
+    >>> asked = AskedUsers(with_known=False)
+    >>> mean = asked.history.product(np.eye(8, dtype=np.float32)) / asked.history.lengths.at_least(1.0)
+    >>> list(asked.graph.inputs), [table.shape for table in asked.graph.tables.values()]
+    (['history_values', 'history'], [(8, 8)])
+    >>> graph = asked.graph.to_bytes(mean)
     """
 
     def __init__(self, with_known: bool) -> None:

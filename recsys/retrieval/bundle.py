@@ -6,20 +6,18 @@ encoders of features and context, and, unless they were left out, the users of `
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys._records import PATHS, Labels, RecordEncoder, is_missing, read_k
+from recsys._records import PATHS, Labels, RecordEncoder, read_k
 from recsys.exceptions import (
     ColdStartError,
     CorruptModelError,
-    DataWarning,
     InvalidInputError,
     InvalidTypeError,
     PersistenceError,
@@ -27,23 +25,28 @@ from recsys.exceptions import (
     examples,
 )
 from recsys.persistence import read_directory, read_manifest
-from recsys.retrieval._segments import Bools, Codes, Floats, Pairs
+from recsys.retrieval._requests import (
+    NOTHING,
+    Entries,
+    Label,
+    RequestReader,
+    SparseRows,
+    check_users,
+    padded,
+    read_users,
+    summed,
+)
+from recsys.retrieval._segments import Codes, Floats, Pairs
 from recsys.retrieval._snapshot import Snapshot
 from recsys.retrieval._states import segment_from_state
 
 __all__ = ["Bundle", "CLASS", "Recommended", "load_bundle"]
-
-Label: TypeAlias = Any
-# Places of entries, and what they are.
-Entries: TypeAlias = tuple[Codes, Floats]
 
 CLASS = "Bundle"
 HOT, FEW_SHOT, WARM, COLD = range(len(PATHS))
 ON_COLD = ("features", "popular", "raise")
 # Entries of users, padding included, that the graph takes at a time: each becomes a vector.
 _ENTRIES = 2**14
-
-_NOTHING: Entries = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -78,20 +81,6 @@ class _Asked(NamedTuple):
     path: int
 
 
-class _Sparse:
-    """Rows of entries, as SciPy's CSR has them."""
-
-    def __init__(self, state: dict[str, Any], width: int) -> None:
-        self.indptr, self.indices, self.data = state["indptr"], state["indices"], state["data"]
-        inside = len(self.indices) == len(self.data) == self.indptr[-1] and (np.diff(self.indptr) >= 0).all()
-        if not inside or (len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < width):
-            raise ValueError("entries of users that are out of bounds")
-
-    def row(self, code: int) -> Entries:
-        part = slice(int(self.indptr[code]), int(self.indptr[code + 1]))
-        return self.indices[part].astype(np.int64), self.data[part]
-
-
 class Bundle:
     """A model that serves, as `load_bundle` returns it; requests may come from any number of threads.
 
@@ -111,17 +100,17 @@ class Bundle:
         self.n_items = self._index.n_items
         if len(self._items) != self.n_items:
             raise ValueError(f"{len(self._items)} labels for {self.n_items} items")
-        self._min_rating = state["min_rating"]
         self._uses_features = bool(state["uses_user_features"])
         encoders = [None if each is None else RecordEncoder(each) for each in (state["features"], state["context"])]
-        self._features, self._context = encoders
+        features, context = encoders
+        self._reader = RequestReader(self._items, features, context, state["min_rating"])
         self._users: Labels | None = None
         users = state["users"]
         if users is not None:
             self._users = Labels(users["labels"])
-            self._histories = _Sparse(users["history"], self.n_items)
-            n_columns = 0 if self._features is None else self._features.starts[-1]
-            self._known_features = _Sparse(users["features"], n_columns)
+            self._histories = SparseRows(users["history"], self.n_items)
+            n_columns = 0 if features is None else features.starts[-1]
+            self._known_features = SparseRows(users["features"], n_columns)
         self.n_users = 0 if self._users is None else len(self._users)
         # The session looks at the tables' memory, but does not keep it.
         self._tables = state["tables"]
@@ -178,24 +167,45 @@ class Bundle:
             If an argument is not what is described here.
         ColdStartError
             If ``on_cold="raise"`` and nothing is known of a user.
+
+        Warns
+        -----
+        DataWarning
+            If `interactions` or `candidates` name items that are not in the catalogue.
+
+        Examples
+        --------
+        >>> import pandas as pd, tempfile
+        >>> from recsys import ContentEASE
+        >>> X = pd.DataFrame({"user_id": [1, 1, 2, 2, 3], "item_id": ["tea", "milk", "tea", "milk", "salt"]})
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> ContentEASE(l2=1.0, random_state=0).fit(X).export(folder.name)
+        >>> bundle = load_bundle(folder.name)
+        >>> for answer in bundle.recommend([3, "eve"], k=1, interactions={"eve": ["tea"]}, exclude=["salt"]):
+        ...     print(answer.user_id, answer.path, answer.item_ids)
+        3 hot ['tea']
+        eve few-shot ['milk']
+        >>> folder.cleanup()
         """
-        k, users = read_k(k), _read_users(users)
+        k, users = read_k(k), read_users(users)
+        if not isinstance(exclude_seen, (bool, np.bool_)):
+            raise InvalidTypeError(f"`exclude_seen` is {exclude_seen!r}; expected True or False.")
         asked = self._gather(users, user_features, interactions, context, on_cold)
         if isinstance(candidates, Mapping):
             raise InvalidTypeError("`candidates` is a dict; expected a list of item ids, which hold for everybody.")
-        allowed = None if candidates is None else self._mask("candidates", candidates)
-        excluded = [each.seen if exclude_seen else _NOTHING[0] for each in asked]
+        allowed = None if candidates is None else self._reader.mask("candidates", candidates)
+        excluded = [each.seen if exclude_seen else NOTHING[0] for each in asked]
         if isinstance(exclude, Mapping):
-            _check_users("exclude", exclude, users)
+            check_users("exclude", exclude, users)
             excluded = [
-                np.union1d(seen, self._places("exclude", exclude[user])) if user in exclude else seen
+                np.union1d(seen, self._reader.places("exclude", exclude[user])) if user in exclude else seen
                 for user, seen in zip(users, excluded, strict=True)
             ]
         elif exclude is not None:
-            others = ~self._mask("exclude", exclude)
+            others = ~self._reader.mask("exclude", exclude)
             allowed = others if allowed is None else allowed & others
         lengths = [len(part) for part in excluded]
-        pairs = Pairs(np.cumsum([0, *lengths]), np.concatenate([_NOTHING[0], *excluded])) if any(lengths) else None
+        pairs = Pairs(np.cumsum([0, *lengths]), np.concatenate([NOTHING[0], *excluded])) if any(lengths) else None
         found = self._index.search(self._vectors(asked), k, where=where, allowed=allowed, pairs=pairs)
         answers = []
         for user, each, codes, scores in zip(users, asked, found.codes, found.scores, strict=True):
@@ -211,15 +221,15 @@ class Bundle:
         if on_cold not in ON_COLD:
             hint = did_you_mean(str(on_cold), ON_COLD)
             raise InvalidInputError(f"`on_cold` is {on_cold!r}; expected one of {examples(ON_COLD)}. {hint}")
-        features, recent = self._read_features(user_features, users), self._read_recent(interactions, users)
-        contexts = self._read_context(context, len(users))
+        features, recent = self._reader.features(user_features, users), self._reader.recent(interactions, users)
+        contexts = self._reader.context(context, len(users))
         codes = np.full(len(users), -1) if self._users is None else self._users.encode(users)
         asked = []
         for user, code, situation in zip(users, codes.tolist(), contexts, strict=True):
-            own, known = (self._histories.row(code), self._known_features.row(code)) if code >= 0 else (_NOTHING,) * 2
-            fresh, told = recent.get(user, _NOTHING), features.get(user, known)
+            own, known = (self._histories.row(code), self._known_features.row(code)) if code >= 0 else (NOTHING,) * 2
+            fresh, told = recent.get(user, NOTHING), features.get(user, known)
             hot, since = bool((own[1] > 0).any()), bool((fresh[1] > 0).any())
-            seen, weights = _summed(own, fresh)
+            seen, weights = summed(own, fresh)
             history = seen[weights > 0], weights[weights > 0]
             path = HOT if hot else FEW_SHOT if since else COLD
             if path == COLD and self._uses_features and on_cold != "popular" and len(told[0]):
@@ -233,100 +243,6 @@ class Bundle:
                 f'{helps}, or on_cold="popular".'
             )
         return asked
-
-    def _read_features(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
-        if given is None:
-            return {}
-        if self._features is None:
-            raise InvalidInputError(
-                "`user_features` has features, but the model was fitted without; expected none: pass features to `fit` "
-                "first."
-            )
-        _check_users("user_features", given, users)
-        return {
-            user: self._features.encode(given[user], f"`user_features` of {user!r}") for user in users if user in given
-        }
-
-    def _read_context(self, given: Any, n: int) -> list[Entries]:
-        if given is None:
-            return [_NOTHING] * n
-        if self._context is None:
-            raise InvalidInputError(
-                "`context` was given, but `X` had no context columns in fit; expected None: fit with them first."
-            )
-        if isinstance(given, Mapping):
-            return [self._context.encode(given, "`context`")] * n
-        if not isinstance(given, Sequence) or len(given) != n:
-            raise InvalidInputError(
-                f"`context` is of type {type(given).__name__}; expected a dict for all, or a list of one dict a user "
-                f"({n})."
-            )
-        return [self._context.encode(each, "`context`") for each in given]
-
-    def _read_recent(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
-        if given is None:
-            return {}
-        _check_users("interactions", given, users)
-        recent = {}
-        for user in users:
-            if user in given:
-                items = given[user]
-                codes = self._encode("interactions", items)
-                if (codes < 0).any():
-                    unknown = [item for item, code in zip(items, codes, strict=True) if code < 0]
-                    warnings.warn(
-                        f"`interactions` names items that are not in the catalogue: {examples(unknown)}; they say "
-                        f"nothing about their users.{self._items.mismatch(unknown)}",
-                        DataWarning,
-                        stacklevel=4,
-                    )
-                weights = self._read_ratings(items) if isinstance(items, Mapping) else np.ones(len(codes), np.float32)
-                recent[user] = _summed((codes[codes >= 0], weights[codes >= 0]), _NOTHING)
-        return recent
-
-    def _read_ratings(self, given: Mapping[Label, Any]) -> Floats:
-        try:
-            ratings = np.array([float(rating) for rating in given.values()], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InvalidInputError(f"`interactions` must hold one finite number an item: {error}.") from error
-        if not (np.abs(ratings) <= np.finfo(np.float32).max).all():
-            raise InvalidInputError(
-                f"`interactions` holds the rating {examples(ratings[~np.isfinite(ratings)])}; expected finite numbers."
-            )
-        weights = ratings.astype(np.float32)
-        least = -np.inf if self._min_rating is None else np.float32(self._min_rating)
-        return np.where((weights > 0) & (weights >= least), weights, np.float32(0))
-
-    def _encode(self, argument: str, items: Any) -> Codes:
-        if isinstance(items, (str, bytes)) or not isinstance(items, (Collection, np.ndarray)):
-            raise InvalidTypeError(f"`{argument}` holds the single value {items!r}; expected a list of item ids.")
-        try:
-            return self._items.encode(items)
-        except TypeError as error:
-            raise InvalidTypeError(f"`{argument}` holds what cannot be ids: {error}; expected item ids.") from error
-
-    def _places(self, argument: str, items: Any) -> Codes:
-        """Places of items; unknown ones are left out, but for a slip."""
-        codes = self._encode(argument, items)
-        unknown = [item for item, code in zip(items, codes, strict=True) if code < 0]
-        hint = self._items.mismatch(unknown)
-        if len(unknown) == len(codes) > 0 and (hint or argument == "candidates"):
-            raise InvalidInputError(
-                f"`{argument}` names no item of the catalogue, but {examples(unknown)}; expected its items.{hint}"
-            )
-        if unknown and argument == "candidates":
-            warnings.warn(
-                f"`candidates` names {len(unknown)} items that are not in the catalogue: {examples(unknown)}; they "
-                f"cannot be recommended.{hint}",
-                DataWarning,
-                stacklevel=4,
-            )
-        return np.unique(codes[codes >= 0])
-
-    def _mask(self, argument: str, items: Any) -> Bools:
-        mask = np.zeros(self.n_items, dtype=bool)
-        mask[self._places(argument, items)] = True
-        return mask
 
     def _vectors(self, asked: Sequence[_Asked]) -> Floats:
         """Vectors of users; the last dimension is 1 for those who get the prior."""
@@ -350,7 +266,7 @@ class Bundle:
         }
         for name in ("history", "features", "context"):
             if name in self._inputs or f"{name}_values" in self._inputs:
-                inputs[name], inputs[f"{name}_values"] = _padded([getattr(each, name) for each in asked])
+                inputs[name], inputs[f"{name}_values"] = padded([getattr(each, name) for each in asked])
         found: Floats = self._session.run(None, {name: inputs[name] for name in self._inputs})[0]
         return found
 
@@ -380,6 +296,15 @@ def load_bundle(path: Any) -> Bundle:
         If a file is missing, truncated or altered.
     SchemaVersionError
         If the bundle was written by a newer release.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> from recsys import Popularity
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Popularity().fit(pd.DataFrame({"user_id": [1, 2], "item_id": ["tea", "tea"]})).export(folder)
+    ...     load_bundle(folder)
+    Bundle(Popularity: 1 items, 2 users)
     """
     _refuse_other_class(read_manifest(path), path)
     state, manifest = read_directory(path, mapped_from=0)
@@ -421,46 +346,3 @@ def _session(graph: npt.NDArray[np.uint8], tables: dict[str, npt.NDArray[Any]]) 
     # What it raises has no base of its own.
     except Exception as error:
         raise ValueError(f"a graph that ONNX Runtime refuses: {error}") from error
-
-
-def _read_users(users: Any) -> list[Label]:
-    if isinstance(users, (str, bytes, Mapping)) or not isinstance(users, (Collection, np.ndarray)):
-        raise InvalidTypeError(f"`users` is {users!r}; expected a list of labels: pass [{users!r}].")
-    found = users.tolist() if isinstance(users, np.ndarray) else list(users)
-    for place, user in enumerate(found):
-        try:
-            hash(user)
-        except TypeError as error:
-            raise InvalidTypeError(f"`users` holds what cannot be ids: {error}; expected labels.") from error
-        if is_missing(user):
-            raise InvalidInputError(f"`users` has a null id at position {place}; expected a label for everybody.")
-    return found
-
-
-def _check_users(argument: str, given: Any, users: Collection[Label]) -> None:
-    if not isinstance(given, Mapping):
-        raise InvalidTypeError(f"`{argument}` is of type {type(given).__name__}; expected a dict with users for keys.")
-    if given and not any(user in given for user in users):
-        raise InvalidInputError(
-            f"`{argument}` has nothing of any user asked for (its users: {examples(given)}; asked: {examples(users)}); "
-            f"expected theirs: pass None where there is none."
-        )
-
-
-def _summed(entries: Entries, more: Entries) -> Entries:
-    """The entries of two rows; where both have one, the sum. Ascending."""
-    places, at = np.unique(np.concatenate([entries[0], more[0]]), return_inverse=True)
-    values = np.bincount(at, np.concatenate([entries[1], more[1]]), minlength=len(places))
-    return places, values.astype(np.float32)
-
-
-def _padded(rows: Sequence[Entries]) -> tuple[Codes, Floats]:
-    """Rows of entries side by side, as `recsys._graphs.Rows` describes them."""
-    lengths = np.array([len(row[0]) for row in rows])
-    # Of no length, products have no terms.
-    shape = len(rows), max(1, int(lengths.max()))
-    is_entry = np.arange(shape[1]) < lengths[:, None]
-    columns, values = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.float32)
-    columns[is_entry] = np.concatenate([row[0] for row in rows])
-    values[is_entry] = np.concatenate([row[1] for row in rows])
-    return columns, values

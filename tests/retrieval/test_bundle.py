@@ -228,6 +228,8 @@ def simple(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         ({"users": [None]}, "`users` has a null id at position 0"),
         ({"users": [[1]]}, "`users` holds what cannot be ids"),
         ({"k": 0}, "`k` is 0; expected at least 1"),
+        ({"exclude_seen": "no"}, "`exclude_seen` is 'no'; expected True or False"),
+        ({"candidates": {1000: [2]}}, "`candidates` is a dict; expected a list of item ids"),
         ({"on_cold": "populer"}, "Did you mean 'popular'"),
         ({"user_features": {1: {"age": 2}}}, "`user_features` has nothing of any user asked for"),
         ({"user_features": {1000: {"agee": 2}}}, r"the unknown field 'agee'. Did you mean 'age'"),

@@ -1,0 +1,207 @@
+"""Reads the requests to a bundle: plain dicts and lists, checked, as entries. Imports NumPy alone.
+
+Entries are places and what is there: of a history the catalogue's places and weights, of features columns and values.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from recsys._records import Labels, RecordEncoder, is_missing
+from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, examples
+from recsys.retrieval._segments import Bools, Codes, Floats
+
+__all__ = [
+    "Entries",
+    "Label",
+    "NOTHING",
+    "RequestReader",
+    "SparseRows",
+    "check_users",
+    "padded",
+    "read_users",
+    "summed",
+]
+
+Label: TypeAlias = Any
+Entries: TypeAlias = tuple[Codes, Floats]
+
+NOTHING: Entries = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+
+
+class SparseRows:
+    """Rows of entries, as SciPy's CSR has them."""
+
+    def __init__(self, state: dict[str, Any], width: int) -> None:
+        self.indptr, self.indices, self.data = state["indptr"], state["indices"], state["data"]
+        inside = len(self.indices) == len(self.data) == self.indptr[-1] and (np.diff(self.indptr) >= 0).all()
+        if not inside or (len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < width):
+            raise ValueError("entries of users that are out of bounds")
+
+    def row(self, code: int) -> Entries:
+        """The entries of one row."""
+        part = slice(int(self.indptr[code]), int(self.indptr[code + 1]))
+        return self.indices[part].astype(np.int64), self.data[part]
+
+
+class RequestReader:
+    """Reads what a request tells of users and items.
+
+    Parameters
+    ----------
+    items : Labels
+    features, context : RecordEncoder or None
+        None where the model was fitted without.
+    min_rating : float or None
+        Ratings below it are no positives.
+    """
+
+    def __init__(
+        self, items: Labels, features: RecordEncoder | None, context: RecordEncoder | None, min_rating: float | None
+    ) -> None:
+        self.items = items
+        self._of_users, self._of_context = features, context
+        self._min_rating = min_rating
+
+    def features(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
+        if given is None:
+            return {}
+        if self._of_users is None:
+            raise InvalidInputError(
+                "`user_features` has features, but the model was fitted without; expected none: pass features to `fit` "
+                "first."
+            )
+        check_users("user_features", given, users)
+        return {
+            user: self._of_users.encode(given[user], f"`user_features` of {user!r}") for user in users if user in given
+        }
+
+    def context(self, given: Any, n: int) -> list[Entries]:
+        if given is None:
+            return [NOTHING] * n
+        if self._of_context is None:
+            raise InvalidInputError(
+                "`context` was given, but `X` had no context columns in fit; expected None: fit with them first."
+            )
+        if isinstance(given, Mapping):
+            return [self._of_context.encode(given, "`context`")] * n
+        if not isinstance(given, Sequence) or len(given) != n:
+            raise InvalidInputError(
+                f"`context` is of type {type(given).__name__}; expected a dict for all, or a list of one dict a user "
+                f"({n})."
+            )
+        return [self._of_context.encode(each, "`context`") for each in given]
+
+    def recent(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
+        if given is None:
+            return {}
+        check_users("interactions", given, users)
+        recent = {}
+        for user in users:
+            if user in given:
+                items = given[user]
+                codes = self._encode("interactions", items)
+                if (codes < 0).any():
+                    unknown = [item for item, code in zip(items, codes, strict=True) if code < 0]
+                    warnings.warn(
+                        f"`interactions` names items that are not in the catalogue: {examples(unknown)}; they say "
+                        f"nothing about their users.{self.items.mismatch(unknown)}",
+                        DataWarning,
+                        stacklevel=4,
+                    )
+                weights = self._ratings(items) if isinstance(items, Mapping) else np.ones(len(codes), np.float32)
+                recent[user] = summed((codes[codes >= 0], weights[codes >= 0]), NOTHING)
+        return recent
+
+    def _ratings(self, given: Mapping[Label, Any]) -> Floats:
+        try:
+            ratings = np.array([float(rating) for rating in given.values()], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"`interactions` must hold one finite number an item: {error}.") from error
+        if not (np.abs(ratings) <= np.finfo(np.float32).max).all():
+            raise InvalidInputError(
+                f"`interactions` holds the rating {examples(ratings[~np.isfinite(ratings)])}; expected finite numbers."
+            )
+        weights = ratings.astype(np.float32)
+        least = -np.inf if self._min_rating is None else np.float32(self._min_rating)
+        return np.where((weights > 0) & (weights >= least), weights, np.float32(0))
+
+    def _encode(self, argument: str, items: Any) -> Codes:
+        if isinstance(items, (str, bytes)) or not isinstance(items, (Collection, np.ndarray)):
+            raise InvalidTypeError(f"`{argument}` holds the single value {items!r}; expected a list of item ids.")
+        try:
+            return self.items.encode(items)
+        except TypeError as error:
+            raise InvalidTypeError(f"`{argument}` holds what cannot be ids: {error}; expected item ids.") from error
+
+    def places(self, argument: str, items: Any) -> Codes:
+        """Places of items; unknown ones are left out, but for a slip."""
+        codes = self._encode(argument, items)
+        unknown = [item for item, code in zip(items, codes, strict=True) if code < 0]
+        hint = self.items.mismatch(unknown)
+        if len(unknown) == len(codes) > 0 and (hint or argument == "candidates"):
+            raise InvalidInputError(
+                f"`{argument}` names no item of the catalogue, but {examples(unknown)}; expected its items.{hint}"
+            )
+        if unknown and argument == "candidates":
+            warnings.warn(
+                f"`candidates` names {len(unknown)} items that are not in the catalogue: {examples(unknown)}; they "
+                f"cannot be recommended.{hint}",
+                DataWarning,
+                stacklevel=4,
+            )
+        return np.unique(codes[codes >= 0])
+
+    def mask(self, argument: str, items: Any) -> Bools:
+        mask = np.zeros(len(self.items), dtype=bool)
+        mask[self.places(argument, items)] = True
+        return mask
+
+
+def read_users(users: Any) -> list[Label]:
+    """Check labels of users."""
+    if isinstance(users, (str, bytes, Mapping)) or not isinstance(users, (Collection, np.ndarray)):
+        raise InvalidTypeError(f"`users` is {users!r}; expected a list of labels: pass [{users!r}].")
+    found = users.tolist() if isinstance(users, np.ndarray) else list(users)
+    for place, user in enumerate(found):
+        try:
+            hash(user)
+        except TypeError as error:
+            raise InvalidTypeError(f"`users` holds what cannot be ids: {error}; expected labels.") from error
+        if is_missing(user):
+            raise InvalidInputError(f"`users` has a null id at position {place}; expected a label for everybody.")
+    return found
+
+
+def check_users(argument: str, given: Any, users: Collection[Label]) -> None:
+    """Refuse what is no dict of users, or tells of none of those who are asked for."""
+    if not isinstance(given, Mapping):
+        raise InvalidTypeError(f"`{argument}` is of type {type(given).__name__}; expected a dict with users for keys.")
+    if given and not any(user in given for user in users):
+        raise InvalidInputError(
+            f"`{argument}` has nothing of any user asked for (its users: {examples(given)}; asked: {examples(users)}); "
+            f"expected theirs: pass None where there is none."
+        )
+
+
+def summed(entries: Entries, more: Entries) -> Entries:
+    """The entries of two rows; where both have one, the sum. Ascending."""
+    places, at = np.unique(np.concatenate([entries[0], more[0]]), return_inverse=True)
+    values = np.bincount(at, np.concatenate([entries[1], more[1]]), minlength=len(places))
+    return places, values.astype(np.float32)
+
+
+def padded(rows: Sequence[Entries]) -> tuple[Codes, Floats]:
+    """Rows of entries side by side, as `recsys._graphs.Rows` describes them."""
+    lengths = np.array([len(row[0]) for row in rows])
+    # Of no length, products have no terms.
+    shape = len(rows), max(1, int(lengths.max()))
+    is_entry = np.arange(shape[1]) < lengths[:, None]
+    columns, values = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    columns[is_entry] = np.concatenate([row[0] for row in rows])
+    values[is_entry] = np.concatenate([row[1] for row in rows])
+    return columns, values
