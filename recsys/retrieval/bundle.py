@@ -45,8 +45,9 @@ __all__ = ["Bundle", "CLASS", "Recommended", "load_bundle"]
 CLASS = "Bundle"
 HOT, FEW_SHOT, WARM, COLD = range(len(PATHS))
 ON_COLD = ("features", "popular", "raise")
-# Entries of users, padding included, that the graph takes at a time: each becomes a vector.
-_ENTRIES = 2**14
+# What the graph takes at a time: entries, padding included, of which each becomes a vector, and users, of whom each may
+# become a system of equations.
+_ENTRIES, _USERS = 2**14, 64
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ class Bundle:
         told.sort(key=lambda row: len(asked[row].history[0]))
         while told:
             longest = max(1, len(asked[told[-1]].history[0]))
-            rows = told[-max(1, _ENTRIES // longest) :]
+            rows = told[-max(1, min(_USERS, _ENTRIES // longest)) :]
             del told[-len(rows) :]
             vectors[rows, :-1] = self._run([asked[row] for row in rows])
         return vectors

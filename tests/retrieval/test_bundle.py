@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -495,3 +497,35 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(PersistenceError, match=r"`onnxruntime`, which is missing: pip install 'recsys\[serve\]'"):
         load_bundle(tmp_path)
+
+
+def test_a_bundle_may_be_replaced_while_it_is_loaded_and_asked(tmp_path: Path) -> None:
+    """Whoever loads finds the bundle of before or of after, and what was loaded goes on to answer."""
+    X = pd.DataFrame({"user_id": [1, 2, 2], "item_id": ["tea", "tea", "ale"]})
+    models = [Popularity().fit(X), Popularity().fit(X.iloc[1:])]
+    models[0].export(tmp_path)
+    first = load_bundle(tmp_path)
+    found: set[tuple[int, float]] = set()
+
+    def replace() -> None:
+        for turn in range(40):
+            models[turn % 2].export(tmp_path)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    while writer.is_alive():
+        bundle = load_bundle(tmp_path)
+        [answer] = bundle.recommend(["eve"])
+        found.add((bundle.n_users, answer.scores[1]))
+    writer.join()
+    assert found <= {(2, 0.5), (1, 1.0)}
+    assert first.recommend(["eve"])[0].scores == [1.0, 0.5]
+
+
+def test_many_may_ask_at_once(exported: tuple[VectorRecommender, World, Bundle]) -> None:
+    _, world, bundle = exported
+    users = everyone(world)
+    expected = [bundle.recommend([user], interactions={user: [3, 8]}) for user in users]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda user: bundle.recommend([user], interactions={user: [3, 8]}), users * 3))
+    assert found == expected * 3
