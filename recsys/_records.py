@@ -275,9 +275,8 @@ def _encode_numeric(value: Any, spec: Spec, sep: str, where: str) -> tuple[Codes
         )
     except (OverflowError, TypeError, ValueError) as error:
         raise InvalidInputError(f"{where} is {_shown(value)}; expected a number or None ({error}).") from error
-    if math.isnan(number):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    if math.isinf(number):
+    # What is missing was left out before: this is text that says so.
+    if not math.isfinite(number):
         raise InvalidInputError(f"{where} is {_shown(value)}; expected a finite number, or None for what is missing.")
     columns, weights = hats(spec["knots"], np.array([number]))
     return columns[weights > 0], weights[weights > 0]

@@ -125,6 +125,7 @@ def test_what_means_the_same_is_encoded_the_same(record: dict[str, Any], same: d
         ({"age": [1]}, "expected a number or None"),
         ({"age": 1j}, "complex numbers have no order"),
         ({"age": math.inf}, "expected a finite number"),
+        ({"age": "nan"}, "expected a finite number"),
         ({"age": 10**400}, "expected a number or None"),
         ({"age": date(2001, 1, 1)}, "expected a number, as in fit"),
         ({"since": 5}, "expected a date, as in fit"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,21 +22,15 @@ from recsys import (
     FeatureTable,
     MatrixFactorization,
     Popularity,
-    persistence,
 )
-from recsys import load as recsys_load
 from recsys.base import BaseRecommender
 from recsys.exceptions import (
     ColdStartError,
     ColdStartWarning,
-    CorruptModelError,
     DataWarning,
     InvalidInputError,
-    PersistenceError,
-    SchemaVersionError,
 )
-from recsys.persistence import read_directory, write_directory
-from recsys.retrieval import Bundle, ItemIndex, Recommended, load_bundle
+from recsys.retrieval import Bundle, Recommended, load_bundle
 from recsys.vectors import VectorRecommender
 from tests.contract.suite import RETRIEVERS, World, fitted, make_world, new_users
 
@@ -274,100 +267,6 @@ def test_nobody_is_answered_with_nothing(simple: Bundle) -> None:
     assert repr(simple) == "Bundle(ContentEASE: 30 items, 40 users)"
 
 
-def test_a_bundle_keeps_to_its_own(tmp_path: Path) -> None:
-    """Neither is a bundle taken for a model or an index, nor does one replace the other."""
-    X = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["tea", "tea"]})
-    model = Popularity().fit(X)
-    model.export(tmp_path / "bundle")
-    model.export(tmp_path / "bundle")
-    model.save(tmp_path / "model")
-    with pytest.raises(
-        PersistenceError, match=r"holds a bundle, not a model: load it with `recsys.retrieval.load_bundle`"
-    ):
-        recsys_load(tmp_path / "bundle")
-    with pytest.raises(PersistenceError, match="holds a saved Bundle"):
-        model.save(tmp_path / "bundle")
-    with pytest.raises(PersistenceError, match="holds a saved Bundle"):
-        ItemIndex.load(tmp_path / "bundle")
-    with pytest.raises(PersistenceError, match="holds a saved Popularity"):
-        model.export(tmp_path / "model")
-    with pytest.raises(PersistenceError, match="holds a saved Popularity; expected a bundle"):
-        load_bundle(tmp_path / "model")
-    with pytest.raises(PersistenceError, match="There is no saved model"):
-        load_bundle(tmp_path / "nothing")
-    assert load_bundle(tmp_path / "bundle").recommend(["eve"])[0].item_ids == ["tea"]
-
-
-def test_harm_is_found(tmp_path: Path) -> None:
-    model, _ = fitted("ContentEASE")
-    assert isinstance(model, VectorRecommender)
-    model.export(tmp_path)
-    for file in sorted(tmp_path.iterdir()):
-        content = file.read_bytes()
-        for harmed in (content[:-1], content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], b""):
-            file.write_bytes(harmed)
-            with pytest.raises(CorruptModelError):
-                load_bundle(tmp_path)
-        file.unlink()
-        with pytest.raises(PersistenceError):
-            load_bundle(tmp_path)
-        file.write_bytes(content)
-    assert load_bundle(tmp_path).n_users == 40
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"graph": np.zeros(9, dtype=np.uint8)},
-        {"graph": None},
-        {"items": {"form": "text", "ids": ["one"]}},
-        {"tables": {}},
-        {"index": {}},
-        {"users": {"labels": {"form": "text", "ids": []}}},
-    ],
-)
-def test_what_no_export_writes_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    model, _ = fitted("ContentEASE")
-    assert isinstance(model, VectorRecommender)
-    model.export(tmp_path / "bundle")
-    state, manifest = read_directory(tmp_path / "bundle")
-    header = {name: manifest[name] for name in ("class", "recsys_version", "model")}
-    write_directory(tmp_path / "other", {**state, **change}, header)
-    with pytest.raises(CorruptModelError, match="match their checksums but are no bundle"):
-        load_bundle(tmp_path / "other")
-
-
-def test_a_newer_bundle_is_told_from_a_harmed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]}))
-    with monkeypatch.context() as patch:
-        patch.setattr(persistence, "SCHEMA_VERSION", persistence.SCHEMA_VERSION + 1)
-        model.export(tmp_path)
-    with pytest.raises(SchemaVersionError, match="upgrade recsys"):
-        load_bundle(tmp_path)
-
-
-def test_an_export_that_fails_leaves_the_bundle_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    X = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["tea", "ale"]})
-    model = Popularity().fit(X)
-    model.export(tmp_path)
-
-    def fail(*args: Any) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(persistence, "_write_synced", fail)
-    with pytest.raises(PersistenceError, match="no space left"):
-        Popularity().fit(X.iloc[:1]).export(tmp_path)
-    assert load_bundle(tmp_path).n_items == 2
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_labels_that_cannot_be_read_are_not_written(tmp_path: Path) -> None:
-    X = pd.DataFrame({"user_id": pd.to_datetime(["2001-01-01"]), "item_id": [1]})
-    with pytest.raises(PersistenceError, match="Labels that are dates cannot be exported"):
-        Popularity().fit(X).export(tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
-
-
 def test_groups_of_popularity(tmp_path: Path) -> None:
     world = make_world()
     for by in ("club", ["club", "age"]):
@@ -464,62 +363,6 @@ def test_large_catalogues_may_be_searched_approximately(tmp_path: Path) -> None:
     found = [len(set(one.item_ids) & set(other.item_ids)) / 10 for one, other in both]
     assert np.mean(found) >= 0.9
     assert {len(answer.item_ids) for answer in fast.recommend(asked)} == {10}
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"kind": "fast"}, "`kind` is 'fast'; expected one of 'exact', 'auto', 'ivf', 'hnsw'"),
-        ({"recall_target": 2}, "`recall_target` is 2; expected a share"),
-        ({"include_users": "no"}, "`include_users` is 'no'; expected True or False"),
-        ({"metadata": pd.DataFrame({"year": [1]}, index=["ale"])}, "`metadata` has no row of 1 ids: 'tea'"),
-    ],
-)
-def test_bad_exports_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    model = Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": ["tea"]}))
-    with pytest.raises(InvalidInputError, match=words):
-        model.export(tmp_path / "bundle", **options)
-    assert not (tmp_path / "bundle").exists()
-
-
-def test_a_model_without_a_graph_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Popularity, "_user_graph", VectorRecommender._user_graph)
-    with pytest.raises(PersistenceError, match="Popularity cannot be exported: it does not describe its user side"):
-        Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]})).export(tmp_path)
-
-
-def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]}))
-    model.export(tmp_path)
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(PersistenceError, match=r"`onnx` is missing: pip install 'recsys\[export\]'"):
-        model.export(tmp_path)
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(PersistenceError, match=r"`onnxruntime`, which is missing: pip install 'recsys\[serve\]'"):
-        load_bundle(tmp_path)
-
-
-def test_a_bundle_may_be_replaced_while_it_is_loaded_and_asked(tmp_path: Path) -> None:
-    """Whoever loads finds the bundle of before or of after, and what was loaded goes on to answer."""
-    X = pd.DataFrame({"user_id": [1, 2, 2], "item_id": ["tea", "tea", "ale"]})
-    models = [Popularity().fit(X), Popularity().fit(X.iloc[1:])]
-    models[0].export(tmp_path)
-    first = load_bundle(tmp_path)
-    found: set[tuple[int, float]] = set()
-
-    def replace() -> None:
-        for turn in range(40):
-            models[turn % 2].export(tmp_path)
-
-    writer = threading.Thread(target=replace)
-    writer.start()
-    while writer.is_alive():
-        bundle = load_bundle(tmp_path)
-        [answer] = bundle.recommend(["eve"])
-        found.add((bundle.n_users, answer.scores[1]))
-    writer.join()
-    assert found <= {(2, 0.5), (1, 1.0)}
-    assert first.recommend(["eve"])[0].scores == [1.0, 0.5]
 
 
 def test_many_may_ask_at_once(exported: tuple[VectorRecommender, World, Bundle]) -> None:
