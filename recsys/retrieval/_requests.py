@@ -34,11 +34,17 @@ NOTHING: Entries = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
 class SparseRows:
-    """Rows of entries, as SciPy's CSR has them."""
+    """Rows of entries, as SciPy's CSR has them; ValueError where they do not fit the shape."""
 
-    def __init__(self, state: dict[str, Any], width: int) -> None:
+    def __init__(self, state: dict[str, Any], shape: tuple[int, int]) -> None:
         self.indptr, self.indices, self.data = state["indptr"], state["indices"], state["data"]
-        inside = len(self.indices) == len(self.data) == self.indptr[-1] and (np.diff(self.indptr) >= 0).all()
+        width, ends = shape[1], self.indptr[[0, -1]].tolist()
+        inside = (
+            len(self.indptr) == shape[0] + 1
+            and ends == [0, len(self.indices)]
+            and len(self.indices) == len(self.data)
+            and bool((np.diff(self.indptr) >= 0).all())
+        )
         if not inside or (len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < width):
             raise ValueError("entries of users that are out of bounds")
 
@@ -68,6 +74,7 @@ class RequestReader:
         self._min_rating = min_rating
 
     def features(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
+        """What is told of users."""
         if given is None:
             return {}
         if self._of_users is None:
@@ -81,6 +88,7 @@ class RequestReader:
         }
 
     def context(self, given: Any, n: int) -> list[Entries]:
+        """The context of n users."""
         if given is None:
             return [NOTHING] * n
         if self._of_context is None:
@@ -97,6 +105,7 @@ class RequestReader:
         return [self._of_context.encode(each, "`context`") for each in given]
 
     def recent(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
+        """What users have interacted with, zeros where it was only seen."""
         if given is None:
             return {}
         check_users("interactions", given, users)
@@ -157,6 +166,7 @@ class RequestReader:
         return np.unique(codes[codes >= 0])
 
     def mask(self, argument: str, items: Any) -> Bools:
+        """Which items of the catalogue are named."""
         mask = np.zeros(len(self.items), dtype=bool)
         mask[self.places(argument, items)] = True
         return mask

@@ -109,9 +109,9 @@ class Bundle:
         users = state["users"]
         if users is not None:
             self._users = Labels(users["labels"])
-            self._histories = SparseRows(users["history"], self.n_items)
+            self._histories = SparseRows(users["history"], (len(self._users), self.n_items))
             n_columns = 0 if features is None else features.starts[-1]
-            self._known_features = SparseRows(users["features"], n_columns)
+            self._known_features = SparseRows(users["features"], (len(self._users), n_columns))
         self.n_users = 0 if self._users is None else len(self._users)
         # The session looks at the tables' memory, but does not keep it.
         self._tables = state["tables"]
