@@ -32,8 +32,9 @@ $(INSTALLED): $(RUNTIME)
 	$(RUN) pip install --quiet --no-compile --editable '.[test,benchmark,tune]' --constraint constraints.txt
 	@touch $@
 
+# A worker a core, a thread a worker: more would wait for each other.
 test: install ## run the whole test suite and report its coverage
-	$(RUN) pytest --cov --numprocesses auto
+	OMP_NUM_THREADS=1 $(RUN) pytest --cov --numprocesses auto
 
 lint: install ## check style and format with ruff
 	$(RUN) ruff check
