@@ -89,7 +89,7 @@ def test_arithmetic() -> None:
     asked = AskedUsers(True)
     x = asked.history.values
     graph, given_ = asked.graph, np.array([[1.0, 4.0], [-2.0, 0.5]], dtype=np.float32)
-    told: dict[str, npt.NDArray[Any]] = {"history_values": given_}
+    told: dict[str, npt.NDArray[Any]] = {"history": np.zeros((2, 2), dtype=np.int64), "history_values": given_}
     matrix = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
     expected: list[tuple[Value, Any]] = [
         (x + 1.0, given_ + 1),
