@@ -131,9 +131,11 @@ class RequestReader:
             ratings = np.array([float(rating) for rating in given.values()], dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"`interactions` must hold one finite number an item: {error}.") from error
-        if not (np.abs(ratings) <= np.finfo(np.float32).max).all():
+        is_fine = np.abs(ratings) <= np.finfo(np.float32).max
+        if not is_fine.all():
             raise InvalidInputError(
-                f"`interactions` holds the rating {examples(ratings[~np.isfinite(ratings)])}; expected finite numbers."
+                f"`interactions` holds the rating {examples(ratings[~is_fine])}; expected finite numbers that single "
+                f"precision holds."
             )
         weights = ratings.astype(np.float32)
         least = -np.inf if self._min_rating is None else np.float32(self._min_rating)

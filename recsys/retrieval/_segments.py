@@ -120,6 +120,7 @@ class Selection:
         # FAISS keeps addresses: what it reads must be made once, whoever asks first.
         self._making = threading.Lock()
         self._rows: Codes | None = None
+        self._bits: npt.NDArray[np.uint8] | None = None
         self._bitmap: Any = None
         self._array: Any = None
 
@@ -136,6 +137,7 @@ class Selection:
         """A selector that is asked row by row."""
         with self._making:
             if self._bitmap is None:
+                # Kept, as the selector reads it where it is.
                 self._bits = np.packbits(self.mask, bitorder="little")
                 self._bitmap = faiss().IDSelectorBitmap(len(self._bits), faiss().swig_ptr(self._bits))
             return self._bitmap

@@ -235,6 +235,7 @@ def simple(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         ({"interactions": {1000: "12"}}, "`interactions` holds the single value '12'"),
         ({"interactions": {1000: {3: "good"}}}, "`interactions` must hold one finite number an item"),
         ({"interactions": {1000: {3: float("nan")}}}, "`interactions` holds the rating nan"),
+        ({"interactions": {1000: {3: 1e39}}}, r"the rating 1e\+39; expected finite numbers that single precision"),
         ({"context": {"daytime": "noon"}}, "`context` was given, but `X` had no context columns"),
         ({"candidates": ["a"]}, "`candidates` names no item of the catalogue, but 'a'.*They are text"),
         ({"exclude": ["a"]}, "`exclude` names no item of the catalogue, but 'a'.*They are text"),
