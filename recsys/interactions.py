@@ -268,7 +268,7 @@ def read_target(y: Any, n: int, min_rating: float | None = None, name: str = "y"
         # A number that is too large becomes infinite, which is refused.
         with np.errstate(over="ignore"):
             weights = check_array(column_or_1d(y, warn=True), dtype=np.float32, ensure_2d=False, input_name=name)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise InvalidInputError(f"`{name}` must hold one finite number a row: {error}") from error
     if len(weights) != n:
         raise InvalidInputError(

@@ -171,6 +171,7 @@ def test_targets_are_weights(y: Any, min_rating: float | None, expected: list[fl
         ),
         ([1, np.nan, 3, 4], "`y` must hold one finite number a row: Input y contains NaN"),
         ([1, 1e300, 3, 4], "`y` must hold one finite number a row: Input y contains infinity"),
+        ([1, 10**400, 3, 4], "`y` must hold one finite number a row: int too large to convert to float"),
         ([1, np.inf, 3, 4], "`y` must hold one finite number a row: Input y contains infinity"),
         (pd.Series([1, None, 3, 4], dtype="Int64"), "`y` must hold one finite number a row: "),
         (["good", "bad", "good", "bad"], "`y` must hold one finite number a row: could not convert string to float"),

@@ -129,7 +129,7 @@ class RequestReader:
     def _ratings(self, given: Mapping[Label, Any]) -> Floats:
         try:
             ratings = np.array([float(rating) for rating in given.values()], dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise InvalidInputError(f"`interactions` must hold one finite number an item: {error}.") from error
         is_fine = np.abs(ratings) <= np.finfo(np.float32).max
         if not is_fine.all():

@@ -234,6 +234,7 @@ def simple(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         ({"user_features": [1]}, "`user_features` is of type list; expected a dict"),
         ({"interactions": {1000: "12"}}, "`interactions` holds the single value '12'"),
         ({"interactions": {1000: {3: "good"}}}, "`interactions` must hold one finite number an item"),
+        ({"interactions": {1000: {3: 10**400}}}, "must hold one finite number an item: int too large to convert"),
         ({"interactions": {1000: {3: float("nan")}}}, "`interactions` holds the rating nan"),
         ({"interactions": {1000: {3: 1e39}}}, r"the rating 1e\+39; expected finite numbers that single precision"),
         ({"context": {"daytime": "noon"}}, "`context` was given, but `X` had no context columns"),
