@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import evaluation as evaluation
     from . import exceptions as exceptions
     from . import retrieval as retrieval
+    from . import serving as serving
     from .base import BaseRecommender
     from .features import FeatureTable
     from .models.autorec import AutoRec
@@ -64,7 +65,7 @@ _HOMES = {
     "TwoStageRecommender": "recsys.retrieval.two_stage",
     "load": "recsys.persistence",
 }
-_SUBMODULES = ("datasets", "evaluation", "exceptions", "retrieval")
+_SUBMODULES = ("datasets", "evaluation", "exceptions", "retrieval", "serving")
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import mmap
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,10 +11,18 @@ import numpy as np
 
 from recsys.exceptions import PersistenceError
 
-__all__ = ["pack", "persistent", "unpack"]
+__all__ = ["load_arrays", "pack", "persistent", "unpack"]
 
 # The keys by which JSON stands for what it has no form for.
 MARKERS = frozenset({"__array__", "__csr__", "__tuple__", "__dict__", "__class__"})
+
+_DTYPES = {
+    "BOOL": "?",
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    **{f"{sign}{8 * size}": f"<{code}{size}" for sign, code in (("I", "i"), ("U", "u")) for size in (1, 2, 4, 8)},
+}
 
 SCALARS = {type(None), bool, int, float, str}
 
@@ -116,3 +126,17 @@ def unpack(value: Any, arrays: dict[str, np.ndarray], find: Callable[[str], Any]
             )
         return cls.from_state(unpack(value["state"], arrays, find))
     return {key: unpack(item, arrays, find) for key, item in value.get("__dict__", value).items()}
+
+
+def load_arrays(content: bytes | mmap.mmap) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file: copies out of bytes, views of a mapping. Only who writes needs the package."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    arrays: dict[str, np.ndarray] = {}
+    for name, entry in header.items():
+        dtype, (begin, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
+        values = np.frombuffer(content, dtype, (end - begin) // dtype.itemsize, start + begin) if end > begin else ()
+        array = np.asarray(values, dtype).reshape(entry["shape"])
+        arrays[name] = array.copy() if isinstance(content, bytes) else array
+    return arrays

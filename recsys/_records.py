@@ -250,6 +250,54 @@ class RecordEncoder:
                 values.append(weights)
         return np.concatenate(columns), np.concatenate(values)
 
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """The kind of each field, and what a form needs; see `recsys.retrieval.Bundle.user_fields`."""
+        return {name: _form(spec) for name, spec in self.specs.items()}
+
+    def decode(self, columns: Codes, values: Floats) -> dict[str, Any]:
+        """The fields of an entity, as far as its entries tell them: neither words nor vectors.
+
+        Parameters
+        ----------
+        columns : ndarray of shape (n_entries,), int64
+            Ascending.
+        values : ndarray of shape (n_entries,), float32
+
+        Returns
+        -------
+        dict
+            Field to value; what is missing is not there.
+        """
+        record: dict[str, Any] = {}
+        for start, (name, spec) in zip(self.starts, self.specs.items(), strict=False):
+            first, last = np.searchsorted(columns, [start, start + spec["width"]])
+            own, weights = columns[first:last] - start, values[first:last].astype(np.float64)
+            if not len(own):
+                continue
+            if spec["kind"] == "numeric":
+                number = float(spec["knots"][own] @ weights / weights.sum())
+                record[name] = _iso(number) if spec["dates"] else number
+            elif spec["kind"] in ("categorical", "multi_hot"):
+                labels = spec["categories"].decode(own)
+                record[name] = labels[0] if spec["kind"] == "categorical" else labels
+        return record
+
+
+def _form(spec: Spec) -> dict[str, Any]:
+    kind = spec["kind"].replace("_", "-")
+    if kind == "numeric":
+        ends = spec["knots"][[0, -1]].tolist() if len(spec["knots"]) else [None, None]
+        if spec["dates"]:
+            kind, ends = "date", [None if end is None else _iso(end) for end in ends]
+        return {"kind": kind, "low": ends[0], "high": ends[1]}
+    if "categories" in spec:
+        return {"kind": kind, "values": spec["categories"].decode(spec["frequent"])}
+    return {"kind": kind, "width": spec["width"]} if kind == "vector" else {"kind": kind}
+
+
+def _iso(seconds: float) -> str:
+    return (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
+
 
 def _with_lookups(spec: Spec) -> Spec:
     """A spec whose labels are found fast."""

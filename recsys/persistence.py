@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys._packing import pack, persistent, unpack
+from recsys._packing import load_arrays, pack, persistent, unpack
 from recsys.exceptions import CorruptModelError, InvalidTypeError, PersistenceError, SchemaVersionError, examples
 
 __all__ = [
@@ -54,14 +54,8 @@ NO_MODELS = {"Bundle": ("a bundle", "recsys.retrieval.load_bundle"), "ItemIndex"
 
 # Files of this many bytes are worth a mapping.
 MAPPED_FROM = 2**26
-
-_DTYPES = {
-    "BOOL": "?",
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    **{f"{sign}{8 * size}": f"<{code}{size}" for sign, code in (("I", "i"), ("U", "u")) for size in (1, 2, 4, 8)},
-}
+# Bytes that are read at a time where not all are kept.
+_PART = 2**18
 
 
 def write_directory(path: str | os.PathLike[str], state: dict[str, Any], header: dict[str, Any]) -> None:
@@ -165,7 +159,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = _as_path(path) / MANIFEST
     try:
-        manifest = json.loads(_read(file))
+        manifest = json.loads(_read(file)[0])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PersistenceError(
             f"There is no saved model at {Path(path)}: {MANIFEST} is missing; expected a directory that `save` wrote."
@@ -297,17 +291,17 @@ def _read_state(directory: Path, manifest: dict[str, Any], mapped_from: int | No
     contents: dict[str, Any] = {}
     for name, expected in manifest["files"].items():
         try:
-            content = _read(directory / name, mapped_from if name.startswith("arrays") else None)
+            content, checksum = _read(directory / name, mapped_from if name.startswith("arrays") else None)
         except FileNotFoundError as error:
             raise CorruptModelError(f"{name} is missing from {directory}: copy the whole directory.") from error
-        if hashlib.sha256(content).hexdigest() != expected:
+        if checksum != expected:
             raise CorruptModelError(
                 f"{name} in {directory} was truncated or altered: its checksum does not match; restore it or save the "
                 f"model again."
             )
         contents[name.partition("-")[0]] = content
     try:
-        return dict(unpack(json.loads(contents["state"]), _load_arrays(contents["arrays"]), _public_class))
+        return dict(unpack(json.loads(contents["state"]), load_arrays(contents["arrays"]), _public_class))
     # What a class makes of values that it never wrote can fail in any way.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CorruptModelError(
@@ -316,26 +310,18 @@ def _read_state(directory: Path, manifest: dict[str, Any], mapped_from: int | No
         ) from error
 
 
-def _load_arrays(content: bytes | mmap.mmap) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors file: copies out of bytes, views of a mapping. Only who writes needs the package."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header.pop("__metadata__", None)
-    arrays: dict[str, np.ndarray] = {}
-    for name, entry in header.items():
-        dtype, (begin, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
-        values = np.frombuffer(content, dtype, (end - begin) // dtype.itemsize, start + begin) if end > begin else ()
-        array = np.asarray(values, dtype).reshape(entry["shape"])
-        arrays[name] = array.copy() if isinstance(content, bytes) else array
-    return arrays
-
-
-def _read(file: Path, mapped_from: int | None = None) -> Any:
+def _read(file: Path, mapped_from: int | None = None) -> tuple[Any, str]:
+    """The content of a file, and its checksum."""
     try:
         if mapped_from is not None and file.stat().st_size >= max(mapped_from, 1):
             with open(file, "rb") as stream:
-                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        return file.read_bytes()
+                # Not of the mapping, of which all would be in the memory of the process then.
+                digest = hashlib.sha256()
+                while part := stream.read(_PART):
+                    digest.update(part)
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), digest.hexdigest()
+        content = file.read_bytes()
+        return content, hashlib.sha256(content).hexdigest()
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:

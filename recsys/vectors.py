@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from recsys._graphs import AskedUsers, Value
+from recsys._asked import AskedItems, AskedUsers, Parts
+from recsys._graphs import Value
 from recsys._state import COLD, Codes, Features, Floats, OnCold
 from recsys.base import BaseRecommender
 from recsys.exceptions import PersistenceError
@@ -23,9 +26,12 @@ __all__ = ["VectorRecommender"]
 # A multiple of what the kernels of BLAS take at a time.
 COLUMNS_A_KERNEL = 64
 
+# The parts of a model's item vectors, and the table made of them when it was last asked.
+_tables: WeakKeyDictionary[VectorRecommender, tuple[tuple[Floats, ...], Floats]] = WeakKeyDictionary()
+
 
 class VectorRecommender(BaseRecommender):
-    """Base of models whose score is an inner product; see the hooks `_user_vectors` and `_item_vectors`."""
+    """Base of models whose score is an inner product; see the hooks `_user_vectors` and `_item_parts`."""
 
     def user_vectors(
         self,
@@ -54,7 +60,8 @@ class VectorRecommender(BaseRecommender):
         if on_cold == "features":
             self._warn_cold(batch, ids)
         cold = batch.path == COLD
-        vectors = np.zeros((len(batch), self._item_vectors().shape[1] + 1), dtype=np.float32)
+        width = sum(part.shape[1] for part in self._item_parts())
+        vectors = np.zeros((len(batch), width + 1), dtype=np.float32)
         vectors[cold, -1] = 1
         if not cold.all():
             vectors[~cold, :-1] = self._user_vectors(batch.take(np.flatnonzero(~cold)))
@@ -136,11 +143,26 @@ class VectorRecommender(BaseRecommender):
         export_bundle(self, path, metadata, include_users, kind, recall_target)
 
     def _batch_scorer(self) -> Callable[[UserBatch], Floats]:
-        vectors = self._item_vectors()
-        n = len(vectors)
+        n, table = len(self.popularity_), self._item_table()
+        return lambda batch: (self._user_vectors(batch) @ table.T)[:, :n]
+
+    def _item_table(self) -> Floats:
+        """The item vectors and rows of zeros below, kept until a part is replaced: requests are many."""
+        parts = self._item_parts()
+        kept = _tables.get(self)
+        if kept is not None and len(kept[0]) == len(parts) and all(map(operator.is_, kept[0], parts)):
+            return kept[1]
+        n = len(parts[0])
         # BLAS rounds the last columns of a product in its own way: with some more, items that are alike score alike.
-        transposed = np.pad(vectors, ((0, -n % COLUMNS_A_KERNEL), (0, 0))).T
-        return lambda batch: (self._user_vectors(batch) @ transposed)[:, :n]
+        table = np.zeros((n + -n % COLUMNS_A_KERNEL, sum(part.shape[1] for part in parts)), dtype=np.float32)
+        np.concatenate(parts, axis=1, out=table[:n])
+        _tables[self] = parts, table
+        return table
+
+    def _item_vectors(self) -> Floats:
+        """Vectors of the whole catalogue, (n_items, n_dimensions)."""
+        parts = self._item_parts()
+        return parts[0] if len(parts) == 1 else np.column_stack(parts)
 
     def _score_batch(self, batch: UserBatch) -> Floats:
         return self._batch_scorer()(batch)
@@ -153,7 +175,7 @@ class VectorRecommender(BaseRecommender):
         batch, position = batch.take(told), np.full(len(batch), -1)
         position[told] = np.arange(len(told))
         rows = position[rows]
-        item_vectors = self._item_vectors()
+        item_vectors = self._item_table()
         order = np.argsort(rows, kind="stable")
         for queries in row_chunks(len(batch), item_vectors.shape[1]):
             at = order[slice(*np.searchsorted(rows[order], [queries.start, queries.stop]))]
@@ -171,7 +193,7 @@ class VectorRecommender(BaseRecommender):
         return np.asarray(unit[items] @ unit.T, dtype=np.float32)
 
     def _item_embeddings(self) -> Floats:
-        """Hook: the part of the item vectors that tells items apart by taste."""
+        """Hook: the part of the item vectors that tells items apart by taste, their leading dimensions."""
         return self._item_vectors()
 
     @abstractmethod
@@ -179,8 +201,8 @@ class VectorRecommender(BaseRecommender):
         """Hook: vectors of users who are not cold, (n_users, n_dimensions)."""
 
     @abstractmethod
-    def _item_vectors(self) -> Floats:
-        """Hook: vectors of the whole catalogue, (n_items, n_dimensions)."""
+    def _item_parts(self) -> tuple[Floats, ...]:
+        """Hook: vectors of the whole catalogue, fitted arrays of shape (n_items, d), put one beside the other."""
 
     def _user_graph(self, asked: AskedUsers) -> Value:
         """Hook: what `_user_vectors` computes, as a graph of what is asked; a model without it cannot be exported."""
@@ -188,3 +210,29 @@ class VectorRecommender(BaseRecommender):
             f"{type(self).__name__} cannot be exported: it does not describe its user side; expected a model with "
             f"`_user_graph`, as those of recsys have: implement it, or serve the model itself."
         )
+
+    def _item_graph(self, asked: AskedItems) -> dict[str, Value]:
+        """Hook: what `_items_appended` gives new items, as a graph of what is told of them.
+
+        ``vectors`` are their rows of `_item_parts`, side by side; what each table of items in `_user_graph` gets of
+        them goes by the name that it has there.
+        """
+        raise PersistenceError(
+            f"{type(self).__name__} cannot be exported: it does not describe how items join; expected a model with "
+            f"`_item_graph`, as those of recsys have: implement it, or serve the model itself."
+        )
+
+    def _user_parts(self, asked: AskedUsers) -> Parts:
+        """Hook: what `_explain_pairs` tells, as a graph.
+
+        A score is the sum of the inner products of the parts of its user with the vector of the item, and of those of
+        the parts of its item, if there are any, with the vector of the user.
+        """
+        raise PersistenceError(
+            f"{type(self).__name__} cannot be exported: it does not describe what its scores are the sum of; expected "
+            f"a model with `_user_parts`, as those of recsys have: implement it, or serve the model itself."
+        )
+
+    def _item_parts_graph(self, asked: AskedItems) -> Parts | None:
+        """Hook: the parts of items; None where users have all."""
+        return None

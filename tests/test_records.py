@@ -186,3 +186,29 @@ def test_what_is_missing() -> None:
     missing = [None, math.nan, np.float32("nan"), Decimal("nan"), pd.NaT, np.datetime64("NaT")]
     assert all(map(is_missing, missing))
     assert not any(map(is_missing, [0, "", [], [None], np.array([np.nan]), date(2001, 1, 1)]))
+
+
+def test_records_are_read_back() -> None:
+    for record in ENTITIES.to_dict("records"):
+        told = RECORDS.decode(*RECORDS.encode(record, "`user_features`"))
+        assert told.get("age", math.nan) == pytest.approx(record["age"], nan_ok=True)
+        assert told.get("since") == (None if pd.isna(record["since"]) else record["since"].isoformat())
+        assert (told["zip"], told["is_new"]) == (record["zip"], record["is_new"])
+        if record["club"] in ("chess", "golf"):
+            assert told["club"] == record["club"]
+        for name in ("tags", "codes"):
+            assert set(told.get(name, [])) == set(record[name] if isinstance(record[name], list) else [])
+        # Words and vectors are not told by what is stored of them.
+        assert not {"bio", "taste"} & told.keys()
+
+
+def test_forms_are_told() -> None:
+    fields = RecordEncoder(encoder_state(ENCODER, ENCODER.transform(ENTITIES, "user_features"))).fields()
+    assert fields["age"] == {"kind": "numeric", "low": 18.0, "high": 61.5}
+    assert fields["since"] == {"kind": "date", "low": "2001-01-01T00:00:00", "high": "2021-01-01T00:00:00"}
+    assert fields["zip"]["kind"] == "categorical"
+    assert fields["zip"]["values"][:2] == [7, 9]
+    assert fields["tags"] == {"kind": "multi-hot", "values": ["a", "b", "c", "d"]}
+    assert (fields["bio"], fields["taste"]) == ({"kind": "text"}, {"kind": "vector", "width": 2})
+    many = FeatureEncoder.fit(pd.DataFrame({"n": np.repeat(np.arange(300), 2)}), {"n": "categorical"}, "|")
+    assert len(RecordEncoder(encoder_state(many)).fields()["n"]["values"]) == 200

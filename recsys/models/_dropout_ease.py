@@ -14,15 +14,18 @@ conditional probabilities and suits a user of one interaction; at 1 it is EASE, 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import linalg, sparse
 
-from recsys._graphs import AskedUsers, Value
+from recsys._asked import AskedUsers, History, ItemTable
+from recsys._graphs import Value
 from recsys._sparse import Csr
 from recsys.exceptions import InvalidInputError
+from recsys.features import Field
 
 __all__ = [
     "DropoutEASE",
@@ -320,8 +323,9 @@ def refuse_if_too_large(n_items: int) -> None:
 
 def completed(
     asked: AskedUsers,
+    alone: Value,
     attribute_vectors: Floats,
-    history_vectors: Floats,
+    history_vectors: ItemTable,
     keep_rates: npt.NDArray[np.float64],
     mean_history: float,
 ) -> Value:
@@ -332,8 +336,10 @@ def completed(
     Parameters
     ----------
     asked : AskedUsers
-    attribute_vectors : ndarray of shape (r + 1, n_attributes + 1, d), float32
-    history_vectors : ndarray of shape (r, n_items, d), float32
+    alone : Value of shape (n_users, d)
+        What attributes alone say: the vectors of users without a history.
+    attribute_vectors : ndarray of shape (r, n_attributes + 1, d), float32
+    history_vectors : ItemTable of r rows an item
     keep_rates : ndarray of shape (r,), float64
     mean_history : float
 
@@ -341,20 +347,59 @@ def completed(
     -------
     Value of shape (n_users, d)
     """
-    history, graph = asked.history.pattern, asked.graph
-    n_attributes, n_items = attribute_vectors.shape[1], history_vectors.shape[1]
-    attributes = asked.features.with_constant(n_attributes - 1)
+    history, n_attributes = asked.history.pattern, attribute_vectors.shape[1]
+    attributes, beside = asked.features.with_constant(n_attributes - 1), np.concatenate(attribute_vectors)
+    told: Value | float = 0.0
+    for at, share in _blends(history, keep_rates, mean_history):
+        heard = history.of_many(len(keep_rates), at).product(history_vectors)
+        told = told + share * (heard + attributes.moved(at * n_attributes).product(beside))
+    return asked.graph.where(history.lengths, told, alone)
+
+
+def completed_parts(
+    asked: AskedUsers,
+    alone: Value,
+    fields: Sequence[Field],
+    attribute_vectors: Floats,
+    history_vectors: ItemTable,
+    keep_rates: npt.NDArray[np.float64],
+    mean_history: float,
+) -> tuple[Value, Value]:
+    """As a graph: what the vectors of `completed` are the sum of.
+
+    Parameters
+    ----------
+    asked, attribute_vectors, history_vectors, keep_rates, mean_history
+        As in `completed`.
+    alone : Value of shape (n_users, n_fields, d)
+        What attributes alone say, field by field.
+    fields : sequence of Field
+        The last is that of the constant.
+
+    Returns
+    -------
+    of_fields : Value of shape (n_users, n_fields, d)
+    of_history : Value of shape (n_users, length, d)
+        Entry by entry.
+    """
+    history, n_attributes = asked.history.pattern, attribute_vectors.shape[1]
+    attributes, beside = asked.features.with_constant(n_attributes - 1), np.concatenate(attribute_vectors)
+    told: Value | float = 0.0
+    heard: Value | float = 0.0
+    for at, share in _blends(history, keep_rates, mean_history):
+        heard = heard + share.expand(2) * history.of_many(len(keep_rates), at).gather(history_vectors)
+        told = told + share.expand(2) * attributes.by_field(beside, fields, moved=at * n_attributes)
+    of_fields = asked.graph.where(history.lengths.expand(2), told, alone)
+    return of_fields, history.is_entry.expand(2) * heard
+
+
+def _blends(history: History, keep_rates: npt.NDArray[np.float64], mean_history: float) -> list[tuple[Value, Value]]:
+    """The keep rates that a history lies between, (n_users, 1), int64, and how much each counts."""
+    graph = history.lengths.graph
     lengths, rates = history.lengths.as_type(np.float64), np.log(keep_rates)
     keep = (lengths / (lengths + np.array(mean_history))).at_least(keep_rates[:1] / 2)
     steps = (graph.apply("Log", keep) - rates[:-1]) / np.diff(rates)
     place = steps.at_least(np.zeros(1)).at_most(np.ones(1)).sum(1)
     lower = graph.apply("Floor", place).at_most(np.array([len(rates) - 2.0]))
     upper_share = (place - lower).as_type(np.float32)
-    vectors = attributes.product(attribute_vectors[0])
-    expected, of_history = np.concatenate(attribute_vectors[1:]), np.concatenate(history_vectors)
-    for rate, share in ((lower, 1.0 - upper_share), (lower + np.ones(1), upper_share)):
-        at = rate.as_type(np.int64)
-        heard = history.moved(at * n_items).product(of_history)
-        foreseen = attributes.moved(at * n_attributes).product(expected)
-        vectors = vectors + share * lengths.exceeds(np.zeros(1)) * (heard - foreseen)
-    return vectors
+    return [(lower.as_type(np.int64), 1.0 - upper_share), ((lower + np.ones(1)).as_type(np.int64), upper_share)]

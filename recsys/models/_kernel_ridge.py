@@ -25,7 +25,15 @@ from recsys._sparse import Csr, distinct_rows
 from recsys.features import EncodedFeatures
 from recsys.persistence import persistent
 
-__all__ = ["KernelRidge", "Mixture", "choose_mixture", "held_out_predictions", "kernel_terms"]
+__all__ = [
+    "KernelRidge",
+    "Mixture",
+    "choose_mixture",
+    "field_rows",
+    "held_out_predictions",
+    "kernel_terms",
+    "root_of_knots",
+]
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -98,7 +106,7 @@ def kernel_terms(n_fields: int) -> list[tuple[int, ...]]:
     return [*((field,) for field in range(n_fields)), *combinations_with_replacement(range(n_fields), 2)]
 
 
-def _field_rows(features: EncodedFeatures) -> list[Csr]:
+def field_rows(features: EncodedFeatures) -> list[Csr]:
     """The rows of each field. Members of sets and words count 1 each: how many there are tells something too.
 
     Numbers lie between knots, of which near ones are alike.
@@ -109,7 +117,7 @@ def _field_rows(features: EncodedFeatures) -> list[Csr]:
         if field.kind in ("multi_hot", "text"):
             block = Csr((np.ones_like(block.data), block.indices, block.indptr), shape=block.shape)
         elif field.kind == "numeric":
-            block = Csr(block @ Csr(_root_of_knots(block.shape[1])))
+            block = Csr(block @ Csr(root_of_knots(block.shape[1])))
         elif field.kind == "vector":
             lengths = np.sqrt(np.asarray(block.multiply(block).sum(axis=1))).ravel()
             block = Csr(sparse.diags_array(1 / np.maximum(lengths, 1e-12)) @ block)
@@ -117,7 +125,7 @@ def _field_rows(features: EncodedFeatures) -> list[Csr]:
     return found
 
 
-def _root_of_knots(n: int) -> Floats:
+def root_of_knots(n: int) -> Floats:
     """R, lower triangular, such that RR' says how alike the knots of a number are."""
     places = np.arange(n)
     alike = np.exp(-np.abs(places[:, None] - places) / (KNOTS_ALIKE * max(n, 1)))
@@ -127,7 +135,7 @@ def _root_of_knots(n: int) -> Floats:
 def _field_kernels(
     rows: EncodedFeatures, columns: EncodedFeatures, dtype: npt.DTypeLike = np.float32
 ) -> list[npt.NDArray[Any]]:
-    pairs = zip(_field_rows(rows), _field_rows(columns), strict=True)
+    pairs = zip(field_rows(rows), field_rows(columns), strict=True)
     return [Csr(a.astype(dtype) @ b.T.astype(dtype)).toarray() for a, b in pairs]
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from recsys._graphs import AskedUsers, Value
+from recsys._asked import AskedUsers
+from recsys._graphs import Value
 from recsys._sparse import Csr
 from recsys.models._dropout_ease import leading_basis
 from recsys.persistence import persistent
@@ -146,7 +147,8 @@ class UserMemory:
 
     def graph(self, asked: AskedUsers) -> Value:
         """What `attend` finds for histories that are not empty, as a graph."""
-        graph, history = asked.graph, asked.history.pattern
+        # Items that joined say nothing.
+        graph, history = asked.graph, asked.history.exported.pattern
         logits = history.product(self.items) @ np.ascontiguousarray(SHARPNESS * self.keys.T)
         if not asked.with_known:
             return graph.apply("Softmax", logits, axis=1) @ self.tastes

@@ -13,17 +13,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from recsys._explanations import told_fields
-from recsys._graphs import AskedUsers, Rows, Value
-from recsys._sparse import Csr, empty_csr, pattern, positives
+from recsys._sparse import Csr, empty_csr, positives
 from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures
 from recsys.interactions import TrainingData, UserBatch
 from recsys.models._als import pad_rows
+from recsys.models._autorec_graphs import FOLD_IN_L2, NEAR, AutoRecGraphs
 from recsys.nn.autoencoder import Autoencoder, AutoencoderRecipe, AutoencoderTrainer
 from recsys.nn.readout import ridge_readout
 from recsys.nn.training import few_threads, run_epochs
 from recsys.topk import row_chunks, single_threaded_blas
-from recsys.vectors import VectorRecommender
 
 __all__ = ["AutoRec"]
 
@@ -37,15 +36,13 @@ READOUT_EVIDENCE, TRUSTED_EVIDENCE = 1.0, 10.0
 SIZE_POWER = 0.5
 # By user, the weight of a history of n entries is n to the power of minus this: half way from entries to users.
 DAMPING = 0.5
-# By item, codes are fixed when users are solved for: their regression needs this many times the weight decay.
-FOLD_IN_L2 = 5.0
 # Steps that are larger learn less from an epoch; but each costs the squares of all columns, so there are not many.
 LARGEST_BATCH, MOST_STEPS = 512, 32
 # The normal equations that are solved at a time have this many cells.
 CELLS_AT_ONCE = 2**20
 
 
-class AutoRec(VectorRecommender):
+class AutoRec(AutoRecGraphs):
     r"""Autoencoder of histories with features at its input.
 
     ``kind="user"`` (U-AutoRec [1]_): the code of a user is
@@ -252,13 +249,6 @@ class AutoRec(VectorRecommender):
             damping=DAMPING if self.kind == "user" else 0.0,
         )
 
-    def _targets(self, history: Csr) -> Csr:
-        """What is to be predicted of positives: 1, or their weights, scaled to about that."""
-        if not self.explicit_:
-            return pattern(history)
-        scaled = (history.data / self.target_scale_).astype(np.float32)
-        return Csr((scaled, history.indices, history.indptr), shape=history.shape)
-
     def _first_biases(self, targets: Csr) -> Floats:
         """The scores of columns that fit best where every row scores them alike."""
         counts = np.bincount(targets.indices, minlength=targets.shape[1])
@@ -330,8 +320,8 @@ class AutoRec(VectorRecommender):
             codes = self._codes_of(empty_csr(len(new), len(self.columns_)), new)
             self.item_vectors_ = np.concatenate([self.item_vectors_, _with_one(codes)])
 
-    def _item_vectors(self) -> Floats:
-        return self.item_vectors_
+    def _item_parts(self) -> tuple[Floats, ...]:
+        return (self.item_vectors_,)
 
     def _item_embeddings(self) -> Floats:
         return self.item_vectors_[:, :-1]
@@ -346,23 +336,6 @@ class AutoRec(VectorRecommender):
         if len(new):
             vectors[new] = self._fold_in(batch.history[new], _read(self.readout_, batch.features.take(new)))
         return vectors * np.float32(self.target_scale_)
-
-    def _user_graph(self, asked: AskedUsers) -> Value:
-        """What `_user_vectors` computes: the codes of users, or `_solve`."""
-        graph, history = asked.graph, asked.history
-        targets = Rows(history.columns, history.values / self.target_scale_) if self.explicit_ else history.pattern
-        if self.fitted_kind_ == "user":
-            codes = self.network_.graph(targets, asked.features, self.history_vectors_)
-            return graph.concat([codes, targets.lengths * 0.0 + 1.0], 1)
-        expected = asked.features.product(self.readout_["coefficients"]) + self.readout_["intercept"]
-        size, l2 = self.item_vectors_.shape[1], FOLD_IN_L2 * self.fitted_l2_
-        common = self.fitted_unobserved_weight_ * self.gram_.astype(np.float64) + l2 * np.eye(size)
-        seen = targets.gather(self.item_vectors_)
-        products = ((seen * targets.is_entry.expand(2)).transpose(0, 2, 1) @ seen).as_type(np.float64)
-        matrix = products * np.array(1 - self.fitted_unobserved_weight_) + common
-        aim = targets.product(self.item_vectors_) + expected * l2
-        solved = graph.solve(matrix, aim.as_type(np.float64), size).as_type(np.float32)
-        return graph.where(targets.lengths, solved, expected) * self.target_scale_
 
     def _explain_pairs(self, batch: UserBatch, rows: Codes, items: Codes) -> pd.DataFrame:
         """A code is its pre-activation z times tanh(z) / z, unit by unit, and each part of z has its part of the score.
@@ -385,7 +358,7 @@ class AutoRec(VectorRecommender):
         constant = np.broadcast_to(self.network_.bias.detach().numpy(), found[0].shape)
         values = np.stack([*fields, found[0].numpy(), found[2].numpy(), constant], axis=1)
         total = values.sum(1)
-        near = np.abs(total) < 1e-3
+        near = np.abs(total) <= NEAR
         slope = np.where(near, 1, np.tanh(total) / np.where(near, 1, total)).astype(np.float32)
         lengths = np.linalg.norm(values, axis=2)
         weights = lengths / np.maximum(lengths.sum(1, keepdims=True), np.finfo(np.float32).tiny)

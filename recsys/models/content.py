@@ -13,16 +13,15 @@ from scipy import linalg, sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from recsys._graphs import AskedUsers, Value
 from recsys._sparse import Csr, pattern, positives, with_constant
 from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.interactions import TrainingData, UserBatch
 from recsys.models._als import als_factors
+from recsys.models._content_graphs import DAMPING, FORECAST, KEEP_RATES, ContentGraphs
 from recsys.models._dropout_ease import (
     DropoutEASE,
     FactorEASE,
     attribute_ridge,
-    completed,
     leading_basis,
     refuse_if_too_large,
     user_weights,
@@ -30,20 +29,14 @@ from recsys.models._dropout_ease import (
 from recsys.models._kernel_ridge import KernelRidge, choose_mixture, kernel_terms
 from recsys.nn.readout import EXPOSED, EXPOSURE
 from recsys.topk import row_chunks, single_threaded_blas, top_k
-from recsys.vectors import VectorRecommender
 
 __all__ = ["ContentEASE"]
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# The shares of a history that the regressions are solved for; users in between get a blend of two.
-KEEP_RATES = np.array([0.01, 0.03, 0.1, 0.25, 0.5])
 # Beyond so many hot items the Gram matrix is that of ALS factors; its regularisation and rounds.
 DENSE_ITEMS, ALS_L2, ALS_ROUNDS = 20_000, 30.0, 10
-# Columns of popular items are long and would rule the ridge: they are damped by this power of the item's count, and a
-# forecast of the count gives a smaller one back.
-DAMPING, FORECAST = 0.25, 0.15
 # What users who have an item are like counts so much for it beside what other items say of it; and the penalty of the
 # regression that finds it, relative to how much users vary.
 TAKERS, TAKERS_L2 = 0.5, 0.3
@@ -62,7 +55,7 @@ ROUNDING = 1e-12
 LARGEST_L2 = 1e12
 
 
-class ContentEASE(VectorRecommender):
+class ContentEASE(ContentGraphs):
     r"""Dropout EASE with attributes, and content that finds the place of new items: all in closed form.
 
     Users: a linear autoencoder learns to complete histories of which each interaction is kept with probability q, while
@@ -135,10 +128,6 @@ class ContentEASE(VectorRecommender):
     }
 
     _uses_user_features = True
-
-    item_vectors_: Floats
-    history_vectors_: Floats
-    attribute_vectors_: Floats
 
     def __init__(
         self,
@@ -318,14 +307,11 @@ class ContentEASE(VectorRecommender):
         self.history_vectors_ = np.pad(self.history_vectors_, ((0, 0), (0, added), (0, 0)))
         self._fill_from_content(np.arange(n_known, n_items))
 
-    def _item_vectors(self) -> Floats:
-        return self.item_vectors_
+    def _item_parts(self) -> tuple[Floats, ...]:
+        return (self.item_vectors_,)
 
     def _user_vectors(self, batch: UserBatch) -> Floats:
         return self._users_of(pattern(batch.history), with_constant(batch.features.matrix))
-
-    def _user_graph(self, asked: AskedUsers) -> Value:
-        return completed(asked, self.attribute_vectors_, self.history_vectors_, KEEP_RATES, self.mean_history_)
 
     def _users_of(self, history: Csr, attributes: Csr) -> Floats:
         """Vectors of users by what they have and are."""

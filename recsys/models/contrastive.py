@@ -13,13 +13,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from recsys._explanations import told_fields
-from recsys._graphs import AskedUsers, Value
-from recsys._sparse import Csr, pattern, positives, with_constant
+from recsys._sparse import Csr, pattern, with_constant
 from recsys._state import FEW_SHOT
 from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.interactions import TrainingData, UserBatch
-from recsys.models._spreads import covariance, rescaling, rescaling_graph, spread_graph, spread_of
-from recsys.models._tower_part import JUDGE_USERS, TowerPart, with_one
+from recsys.models._contrastive_graphs import HALF_EVIDENCE, ContrastiveGraphs
+from recsys.models._spreads import covariance, rescaling, spread_of
+from recsys.models._tower_part import JUDGE_USERS, with_one
 from recsys.models._user_memory import UserMemory
 from recsys.models.content import LARGEST_L2
 from recsys.nn.residual import BATCH, ResidualTower, train_residual
@@ -34,11 +34,9 @@ Floats = npt.NDArray[np.float32]
 
 # Shares of the towers that are tried. Smaller ones would serve users no better, and warm items worse.
 TOWER_SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)
-# A history of this part of the mean length is half of the evidence there can be.
-HALF_EVIDENCE = 0.25
 
 
-class ContrastiveRecommender(TowerPart):
+class ContrastiveRecommender(ContrastiveGraphs):
     r"""Contrastive cold-start model with adaptive feature fusion, which stands on the closed form.
 
     What is known of a user is told by four parts, each in the share that the evidence gives it. All of it is one inner
@@ -309,8 +307,8 @@ class ContrastiveRecommender(TowerPart):
         else:
             self._place_in_towers()
 
-    def _item_vectors(self) -> Floats:
-        return np.column_stack([self.item_vectors_, self.tower_vectors_])
+    def _item_parts(self) -> tuple[Floats, ...]:
+        return self.item_vectors_, self.tower_vectors_
 
     def _item_embeddings(self) -> Floats:
         return self.item_vectors_
@@ -321,35 +319,6 @@ class ContrastiveRecommender(TowerPart):
         with single_threaded_blas(), few_threads(0):
             told = self._told(batch)
         return np.column_stack([(1 - share) * told.closed, share * told.towers])
-
-    def _user_graph(self, asked: AskedUsers) -> Value:
-        """What `_user_vectors` computes: see `_from_evidence` and `_told`, whose steps these are."""
-        graph, lengths = asked.graph, asked.history.lengths
-        room = 1.0 - lengths / (lengths + HALF_EVIDENCE * self.mean_history_)
-        room, has_history = room * room, lengths.exceeds(0.0)
-        closed = super()._user_graph(asked)
-        if self.memory_ is not None:
-            remembered = self.memory_.graph(asked)
-            spread, of_others = (spread_graph(vectors, self.item_covariance_) for vectors in (closed, remembered))
-            remembered = remembered * rescaling_graph(of_others, spread)
-            says = graph.apply("Abs", remembered).max(1).exceeds(0.0)
-            share = has_history * says * room * self.fitted_weights_["memory"]
-            closed = (1.0 - share) * closed + share * remembered
-        context_fields = () if self.context_encoder_ is None else self.context_encoder_.fields
-        fields = self.user_features_.fields
-        if self.residual_ is not None:
-            correction = room if self.context_encoder_ is not None else room * has_history
-            closed = closed + correction * self.residual_.graph(asked, fields, context_fields)
-        share_of_towers = float(np.float32(self.fitted_weights_["towers"]))
-        if self.towers_ is None:
-            return closed * (1 - share_of_towers)
-        counts = np.diff(positives(self.history_).indptr).astype(np.float32)
-        towers = self.towers_.users_graph(asked, fields, context_fields, self.tower_history_, counts)
-        towers = graph.concat([towers, lengths * 0.0 + 1.0], 1)
-        scale = rescaling_graph(
-            spread_graph(towers, self.tower_covariance_), spread_graph(closed, self.item_covariance_)
-        )
-        return graph.concat([closed * (1 - share_of_towers), towers * scale * share_of_towers], 1)
 
     def _from_evidence(self, history: Csr, attributes: Csr, codes: Codes) -> _Evidence:
         """What attributes and history tell of users, by the closed form and by the memory of others."""

@@ -12,7 +12,8 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from recsys._graphs import AskedUsers, Value
+from recsys._asked import AskedItems, AskedUsers, ItemTable, Parts
+from recsys._graphs import Value
 from recsys._sparse import Csr, keep, random_places
 from recsys.exceptions import InvalidInputError
 from recsys.features import EncodedFeatures
@@ -283,24 +284,63 @@ class MatrixFactorization(VectorRecommender):
     def _user_graph(self, asked: AskedUsers) -> Value:
         """What `_user_vectors` computes: `_fold_in`, and with "bpr" what users have beyond their means."""
         graph, history = asked.graph, asked.history
+        table = asked.of_items("item_factors", self.item_factors_)
         means = asked.features.product(self.user_coefficients_) + self.user_intercept_
         if self.fitted_loss_ == "als":
-            seen, extra = history.gather(self.item_factors_), history.values * self.fitted_alpha_
-            size, l2 = self.item_factors_.shape[1], self.fitted_l2_
-            common = self.item_gram_ + np.float32(l2) * np.eye(size, dtype=np.float32)
-            matrix = (seen * extra.expand(2)).transpose(0, 2, 1) @ seen + common
-            target = ((extra + history.is_entry).expand(1) @ seen).squeeze(1) + means * l2
-            solved = graph.solve(matrix.as_type(np.float64), target.as_type(np.float64), size).as_type(np.float32)
-            return graph.where(history.lengths, solved, means)
-        pooled = history.pattern.product(self.item_factors_) / graph.apply("Sqrt", history.lengths.at_least(1.0))
+            seen, extra, matrix = self._system_graph(asked, table)
+            target = ((extra + history.is_entry).expand(1) @ seen).squeeze(1) + means * self.fitted_l2_
+            solved = graph.solve(matrix, target.as_type(np.float64).expand(2), self.item_factors_.shape[1])
+            return graph.where(history.lengths, solved.squeeze(2).as_type(np.float32), means)
+        pooled = history.pattern.product(table) / graph.apply("Sqrt", history.lengths.at_least(1.0))
         folded = means + pooled @ self.history_coefficients_
         if not asked.with_known:
             return folded
         beyond = self.user_factors_ - self._user_means(self.user_features_)
         return graph.where(asked.trained, means + graph.take(beyond, asked.known.at_least(0)).squeeze(1), folded)
 
-    def _item_vectors(self) -> Floats:
-        return self.item_factors_
+    def _system_graph(self, asked: AskedUsers, table: ItemTable) -> tuple[Value, Value, Value]:
+        """Vectors of the items of histories, what their weights are beyond 1, and the matrices of the systems."""
+        seen, extra = asked.history.gather(table), asked.history.values * self.fitted_alpha_
+        common = self.item_gram_ + np.float32(self.fitted_l2_) * np.eye(len(self.item_gram_), dtype=np.float32)
+        return seen, extra, ((seen * extra.expand(2)).transpose(0, 2, 1) @ seen + common).as_type(np.float64)
+
+    def _user_parts(self, asked: AskedUsers) -> Parts:
+        """What `_explain_pairs` tells: each part of a target solved for by itself."""
+        graph, history, parts = asked.graph, asked.history, Parts(asked.graph)
+        table, fields = asked.of_items("item_factors", self.item_factors_), self.user_features_.fields
+        means = [(history.lengths * 0.0 + self.user_intercept_).expand(1)]
+        present = [history.lengths * 0.0 + 1.0]
+        if fields:
+            means.insert(0, asked.features.by_field(self.user_coefficients_, fields))
+            present.insert(0, asked.features.present(fields))
+        names = [*(("user", field.name) for field in fields), ("prior", "average user")]
+        vectors = graph.concat(means, 1)
+        if self.fitted_loss_ == "als":
+            seen, extra, matrix = self._system_graph(asked, table)
+            weights = extra + history.is_entry
+            targets = graph.concat([vectors * self.fitted_l2_, seen * weights.expand(2)], 1)
+            columns = targets.transpose(0, 2, 1).as_type(np.float64)
+            solved = graph.solve(matrix, columns, len(self.item_gram_)).transpose(0, 2, 1).as_type(np.float32)
+            has_history = history.lengths.expand(2)
+            vectors = graph.where(has_history, solved.columns(0, len(names)), vectors)
+            heard = solved.columns(len(names), None)
+        else:
+            weights = history.is_entry / graph.apply("Sqrt", history.lengths.at_least(1.0))
+            heard = weights.expand(2) * (history.gather(table) @ self.history_coefficients_)
+        parts.add(names, vectors, graph.concat(present, 1))
+        if self.fitted_loss_ == "bpr" and asked.with_known:
+            beyond = (self._user_graph(asked) - vectors.sum(1).squeeze(1) - heard.sum(1).squeeze(1)) * asked.trained
+            parts.add([("user", "id")], beyond.expand(1), asked.trained)
+        parts.add([], heard, weights)
+        return parts
+
+    def _item_graph(self, asked: AskedItems) -> dict[str, Value]:
+        """What `_item_means` computes."""
+        means = asked.features.product(self.item_coefficients_) + self.item_intercept_
+        return {"vectors": means, "item_factors": means}
+
+    def _item_parts(self) -> tuple[Floats, ...]:
+        return (self.item_factors_,)
 
     def _item_embeddings(self) -> Floats:
         return self.item_factors_[:, : self.item_factors_.shape[1] - (self.fitted_loss_ == "bpr")]

@@ -12,8 +12,9 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils._param_validation import Interval
 
+from recsys._asked import AskedItems, AskedUsers, Parts
 from recsys._fields import read_days
-from recsys._graphs import AskedUsers, Value
+from recsys._graphs import Value
 from recsys._sparse import Csr, pattern
 from recsys._state import Features
 from recsys.exceptions import InvalidInputError, examples
@@ -275,8 +276,25 @@ class Popularity(VectorRecommender):
         member = keys.equals(self.group_keys_[None]) * known.as_type(np.float32)
         return asked.graph.concat([1.0 - member.sum(1), member], 1)
 
-    def _item_vectors(self) -> Floats:
-        return np.column_stack([self.popularity_, self.group_shares_.T])
+    def _user_parts(self, asked: AskedUsers) -> Parts:
+        """All of it is told by one list or the other."""
+        vectors, parts = self._user_graph(asked), Parts(asked.graph)
+        by_all = vectors.columns(0, 1)
+        lists = [("item", name) for name in ("popularity", f"popularity by {', '.join(self._fields)}")]
+        weights = asked.graph.concat([by_all, 1.0 - by_all], 1)
+        parts.add(lists, weights.expand(2) * vectors.expand(1), weights)
+        return parts
+
+    def _item_graph(self, asked: AskedItems) -> dict[str, Value]:
+        """Nobody has a new item."""
+        return {"vectors": asked.nothing(1 + len(self.group_keys_))}
+
+    def _item_parts(self) -> tuple[Floats, ...]:
+        return self.popularity_[:, None], self.group_shares_.T
+
+    def _item_embeddings(self) -> Floats:
+        """Nothing tells items apart."""
+        return self.popularity_[:, None][:, :0]
 
     def _similarity(self, items: Codes) -> Floats:
         return np.tile(self.popularity_, (len(items), 1))

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from recsys._graphs import Rows, Value
+from recsys._asked import History, ItemTable, Rows
+from recsys._graphs import Value
 from recsys._sparse import Csr, keep
 from recsys.nn.losses import NOTHING
 from recsys.nn.training import random_part
@@ -288,14 +289,23 @@ class Autoencoder(nn.Module):
         of_history, of_attributes, of_count = self.parts(history, attributes, table)
         return torch.tanh(of_history + of_attributes + of_count + self.bias)
 
-    def graph(self, history: Rows, attributes: Rows, table: Floats) -> Value:
+    def graph(self, history: History, attributes: Rows, table: ItemTable) -> Value:
         """What `encode` computes, as a graph."""
+        of_history, of_count = self.history_graph(history, table)
         weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
-        graph, lengths = history.columns.graph, history.lengths
-        of_history = history.product(table) / graph.apply("Sqrt", lengths.at_least(1.0))
-        of_count = graph.apply("Log", lengths + 1.0) * weights["evidence"]
         total = of_history + attributes.product(weights["attributes"]) + of_count + weights["bias"]
-        return graph.apply("Tanh", total)
+        return total.graph.apply("Tanh", total)
+
+    def history_graph(self, history: History, table: ItemTable) -> tuple[Value, Value]:
+        """What `parts` finds of histories and their lengths, as a graph."""
+        lengths = history.lengths
+        of_history = history.product(table) / lengths.graph.apply("Sqrt", lengths.at_least(1.0))
+        return of_history, lengths.graph.apply("Log", lengths + 1.0) * self.evidence.detach().numpy()
+
+    def graph_without_history(self, attributes: Rows) -> Value:
+        """What `encode` computes of rows that have attributes alone, as a graph."""
+        total = attributes.product(self.attributes.detach().numpy()) + self.bias.detach().numpy()
+        return total.graph.apply("Tanh", total)
 
     def columns(self) -> Tensor:
         """The vectors of the columns, V and, as the last dimension, b; shape (columns, factors + 1)."""

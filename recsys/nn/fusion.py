@@ -72,10 +72,10 @@ class GatedFusion(nn.Module):
         weights = torch.sigmoid(logits) * known
         return weights, (weights.unsqueeze(-1) * values).sum(1)
 
-    def graph(self, values: Value, present: Value, evidence: Value) -> Value:
-        """The fused fields of `forward`, as a graph."""
+    def graph(self, values: Value, present: Value, evidence: Value) -> tuple[Value, Value]:
+        """What `forward` computes, as a graph."""
         weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
         logits = present @ weights["by_presence"] + evidence @ weights["by_evidence"] + weights["bias"]
         logits = logits + (values * weights["by_value"]).sum(2).squeeze(2)
         shares = values.graph.apply("Sigmoid", logits) * present
-        return (shares.expand(1) @ values).squeeze(1)
+        return shares, (shares.expand(1) @ values).squeeze(1)

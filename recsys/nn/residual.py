@@ -23,7 +23,8 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys._graphs import AskedUsers, Value
+from recsys._asked import AskedUsers
+from recsys._graphs import Value
 from recsys._sparse import Csr
 from recsys.features import Field
 from recsys.nn.fusion import GatedFusion
@@ -114,12 +115,12 @@ class ResidualTower(nn.Module):
     def graph(self, asked: AskedUsers, fields: Sequence[Field], context_fields: Sequence[Field]) -> Value:
         """What `forward` computes, as a graph."""
         weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
-        graph, history = asked.graph, asked.history.pattern.below(len(self.history_ids))
+        graph, history = asked.graph, asked.history.exported.pattern.below(len(self.history_ids))
         lengths = history.lengths
         heard = history.product(weights["history_ids"]) / graph.apply("Sqrt", lengths.at_least(1.0))
         values, present = embedded(asked, fields, context_fields, weights)
         uncounted = [found * 0.0 for found in present]
-        fused = self.gates.graph(
+        _, fused = self.gates.graph(
             graph.concat([*values, heard.expand(1)], 1),
             graph.concat([*present, lengths.exceeds(0.0)], 1),
             graph.concat([*uncounted, graph.apply("Log", lengths + 1.0)], 1),

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys._graphs import AskedUsers, Value
+from recsys._asked import AskedItems, AskedUsers, ItemTable
+from recsys._graphs import Value
 from recsys.features import EncodedFeatures, Field
 from recsys.interactions import TrainingData
 from recsys.nn.fusion import GatedFusion
 from recsys.persistence import persistent
 
-__all__ = ["FieldBags", "Towers", "embedded", "sizes_of", "squash"]
+__all__ = ["FieldBags", "Towers", "embedded", "sizes_of", "squash", "squashed"]
 
 # Where gates start half open: ids at the tenth interaction, a history at the third, each counted from 0.
 ITEM_ID, USER_ID, HISTORY = 10.0, 10.0, 3.0
@@ -120,6 +121,11 @@ def squash(vectors: Tensor, norm: float) -> Tensor:
     Tensor of shape (n, d)
     """
     return vectors * (norm / torch.sqrt((vectors * vectors).sum(-1, keepdim=True) + 1))
+
+
+def squashed(vectors: Value, norm: float) -> Value:
+    """What `squash` computes, as a graph."""
+    return vectors * (norm / vectors.graph.apply("Sqrt", (vectors * vectors).sum(1) + 1.0))
 
 
 def _table(n_rows: int, width: int, generator: torch.Generator) -> nn.Parameter:
@@ -273,10 +279,10 @@ class Towers(nn.Module):
         asked: AskedUsers,
         fields: Sequence[Field],
         context_fields: Sequence[Field],
-        history_vectors: npt.NDArray[np.float32],
+        history_vectors: ItemTable,
         counts: npt.NDArray[np.float32],
-    ) -> Value:
-        """The vectors that `users` computes, as a graph; `counts` are the interactions of those who have an id."""
+    ) -> tuple[Value, Value, Value]:
+        """What `users` computes, as a graph; `counts` are the interactions of those who have an id."""
         weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
         graph, history = asked.graph, asked.history.pattern
         lengths = history.lengths
@@ -292,12 +298,30 @@ class Towers(nn.Module):
             own = graph.take(weights["user_ids"], code).squeeze(1)
             own_evidence = graph.apply("Log", graph.take(counts, code) + 1.0) * known
         uncounted = [found * 0.0 for found in present]
-        fused = self.user_gates.graph(
-            graph.concat([own.expand(1), *values, heard.expand(1)], 1),
+        together = graph.concat([own.expand(1), *values, heard.expand(1)], 1)
+        shares, fused = self.user_gates.graph(
+            together,
             graph.concat([known, *present, lengths.exceeds(0.0)], 1),
             graph.concat([own_evidence, *uncounted, graph.apply("Log", lengths + 1.0)], 1),
         )
-        return fused * (USER_NORM / graph.apply("Sqrt", (fused * fused).sum(1) + 1.0))
+        return squashed(fused, USER_NORM), shares, together
+
+    def items_graph(
+        self, asked: AskedItems, fields: Sequence[Field], counts: npt.NDArray[np.float32]
+    ) -> tuple[Value, Value]:
+        """Weights and values of `items`, as a graph; `counts` are the interactions of the catalogue."""
+        weights = {name: weight.detach().numpy() for name, weight in self.named_parameters()}
+        count = asked.of_exported(counts[:, None])
+        known = count.exceeds(0.0)
+        values, present = [asked.of_exported(weights["item_ids"]).expand(1)], [known]
+        evidence = [asked.graph.apply("Log", count + 1.0) * known]
+        if fields:
+            values.append(asked.features.by_field(weights["item_columns"], fields))
+            present.append(asked.features.present(fields))
+            evidence.append(present[1] * 0.0)
+        together = asked.graph.concat(values, 1)
+        shares, _ = self.item_gates.graph(together, asked.graph.concat(present, 1), asked.graph.concat(evidence, 1))
+        return shares, together
 
     def to_state(self) -> dict[str, Any]:
         """What `persistence` stores."""

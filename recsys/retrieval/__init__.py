@@ -9,16 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recsys.retrieval.bundle import Bundle, Recommended, load_bundle
+    from recsys.retrieval.bundle import Bundle, Explained, Reached, Recommended, SimilarItems, load_bundle
     from recsys.retrieval.index import ItemIndex
     from recsys.retrieval.two_stage import TwoStageRecommender
 
-__all__ = ["Bundle", "ItemIndex", "Recommended", "TwoStageRecommender", "load_bundle"]
+__all__ = [
+    "Bundle",
+    "Explained",
+    "ItemIndex",
+    "Reached",
+    "Recommended",
+    "SimilarItems",
+    "TwoStageRecommender",
+    "load_bundle",
+]
 
 _HOMES = {
     "Bundle": "recsys.retrieval.bundle",
+    "Explained": "recsys.retrieval.bundle",
     "ItemIndex": "recsys.retrieval.index",
+    "Reached": "recsys.retrieval.bundle",
     "Recommended": "recsys.retrieval.bundle",
+    "SimilarItems": "recsys.retrieval.bundle",
     "TwoStageRecommender": "recsys.retrieval.two_stage",
     "load_bundle": "recsys.retrieval.bundle",
 }

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsys._records import Labels, RecordEncoder, is_missing
+from recsys._records import RecordEncoder, is_missing
 from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, examples
+from recsys.retrieval._catalogue import Catalogue
 from recsys.retrieval._segments import Bools, Codes, Floats
 
 __all__ = [
@@ -38,6 +39,7 @@ class SparseRows:
 
     def __init__(self, state: dict[str, Any], shape: tuple[int, int]) -> None:
         self.indptr, self.indices, self.data = state["indptr"], state["indices"], state["data"]
+        self.shape = shape
         width, ends = shape[1], self.indptr[[0, -1]].tolist()
         inside = (
             len(self.indptr) == shape[0] + 1
@@ -53,13 +55,32 @@ class SparseRows:
         part = slice(int(self.indptr[code]), int(self.indptr[code + 1]))
         return self.indices[part].astype(np.int64), self.data[part]
 
+    def padded(self, codes: Codes) -> Entries:
+        """Rows side by side, as `recsys._asked.Rows` describes them."""
+        lengths = np.diff(self.indptr)[codes]
+        is_entry = np.arange(max(1, int(lengths.max(initial=0)))) < lengths[:, None]
+        columns, values = np.full(is_entry.shape, -1, dtype=np.int64), np.zeros(is_entry.shape, dtype=np.float32)
+        at = (self.indptr[codes].astype(np.int64)[:, None] + np.arange(is_entry.shape[1]))[is_entry]
+        columns[is_entry], values[is_entry] = self.indices[at], self.data[at]
+        return columns, values
+
+    def positives(self) -> SparseRows:
+        """The same without the entries that are not above 0."""
+        kept = self.data > 0
+        indptr = np.concatenate([[0], np.cumsum(kept)])[self.indptr]
+        return SparseRows({"indptr": indptr, "indices": self.indices[kept], "data": self.data[kept]}, self.shape)
+
+    def rows_with(self, column: int) -> Codes:
+        """The rows that have an entry there."""
+        return np.searchsorted(self.indptr, np.flatnonzero(self.indices == column), side="right") - 1
+
 
 class RequestReader:
     """Reads what a request tells of users and items.
 
     Parameters
     ----------
-    items : Labels
+    items : Catalogue
     features, context : RecordEncoder or None
         None where the model was fitted without.
     min_rating : float or None
@@ -67,7 +88,7 @@ class RequestReader:
     """
 
     def __init__(
-        self, items: Labels, features: RecordEncoder | None, context: RecordEncoder | None, min_rating: float | None
+        self, items: Catalogue, features: RecordEncoder | None, context: RecordEncoder | None, min_rating: float | None
     ) -> None:
         self.items = items
         self._of_users, self._of_context = features, context
@@ -167,11 +188,28 @@ class RequestReader:
             )
         return np.unique(codes[codes >= 0])
 
-    def mask(self, argument: str, items: Any) -> Bools:
-        """Which items of the catalogue are named."""
-        mask = np.zeros(len(self.items), dtype=bool)
-        mask[self.places(argument, items)] = True
-        return mask
+    def allowed(self, candidates: Any, exclude: Any) -> Bools | None:
+        """The places that may be found; None where all may."""
+        if candidates is None and exclude is None:
+            return None
+        allowed = np.full(len(self.items), candidates is None)
+        if candidates is not None:
+            allowed[self.places("candidates", candidates)] = True
+        if exclude is not None:
+            allowed[self.places("exclude", exclude)] = False
+        return allowed
+
+    def known_items(self, argument: str, items: Any) -> tuple[list[Label], Codes]:
+        """Items that must be there, and their places."""
+        places = self._encode(argument, items)
+        named = items.tolist() if isinstance(items, np.ndarray) else list(items)
+        unknown = [item for item, place in zip(named, places, strict=True) if place < 0]
+        if unknown:
+            raise InvalidInputError(
+                f"`{argument}` names {len(unknown)} items that are not in the catalogue: {examples(unknown)}; expected "
+                f"its items.{self.items.mismatch(unknown)}"
+            )
+        return named, places
 
 
 def read_users(users: Any) -> list[Label]:
@@ -208,7 +246,7 @@ def summed(entries: Entries, more: Entries) -> Entries:
 
 
 def padded(rows: Sequence[Entries]) -> tuple[Codes, Floats]:
-    """Rows of entries side by side, as `recsys._graphs.Rows` describes them."""
+    """Rows of entries side by side, as `recsys._asked.Rows` describes them."""
     lengths = np.array([len(row[0]) for row in rows])
     # Of no length, products have no terms.
     shape = len(rows), max(1, int(lengths.max()))

@@ -161,11 +161,9 @@ def _aligned(n: int, d: int) -> Floats:
     return room[start : start + 4 * n * d].view(np.float32).reshape(n, d)
 
 
-def aligned_copy(vectors: Floats) -> Floats:
-    """A copy in such a place."""
-    room = _aligned(*vectors.shape)
-    room[:] = vectors
-    return room
+def aligned_copy(*parts: Floats) -> Floats:
+    """Vectors, one part after the other, copied to such a place."""
+    return np.concatenate(parts, out=_aligned(sum(map(len, parts)), parts[0].shape[1]))
 
 
 def scan(vectors: Floats, queries: Floats, size: int, selection: Selection | None) -> tuple[Floats, Codes]:

@@ -4,11 +4,12 @@
 
     filter    = {name: condition, ..., "and": [filter, ...], "or": [filter, ...], "not": filter}   (all of these)
     condition = value | {operator: value, ...}                                                      (all of these)
-    operator  = "==" | "<" | "<=" | ">" | ">=" | "in"
+    operator  = "==" | "<" | "<=" | ">" | ">=" | "in" | "contains"
 
-`value` alone means "==", and "in" takes a list. A field of numbers or dates (ISO text, UTC) knows every operator, a
-field of text or of lists "==" and "in". A list matches when one of its members does. What is missing never matches,
-so ``{"not": {"year": {">=": 1990}}}`` finds the items without a year too. ``{}`` finds everything.
+`value` alone means "==", and "in" takes a list. A field of numbers or dates (ISO text, UTC) knows all of these but
+"contains", a field of text or of lists "==", "in" and, where its labels are text, "contains": a part of it, in small
+letters or large. A list matches when one of its members does. What is missing never matches, so
+``{"not": {"year": {">=": 1990}}}`` finds the items without a year too. ``{}`` finds everything.
 
 A filter may come from a stranger's request: it names fields and values, it is never code. Only NumPy is needed.
 """
@@ -26,7 +27,7 @@ import numpy.typing as npt
 
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
 
-__all__ = ["Field", "LabelField", "OrderedField", "Table"]
+__all__ = ["Field", "LabelField", "OrderedField", "Table", "read_date", "read_number"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Codes: TypeAlias = npt.NDArray[np.int64]
@@ -81,7 +82,7 @@ class OrderedField:
         return np.asarray(compare(self.values, self._read(name, value)))
 
     def _read(self, name: str, value: Any) -> Any:
-        read = _read_date if self.kind == "dates" else _read_number
+        read = read_date if self.kind == "dates" else read_number
         found = read(value)
         if found is None:
             raise _wrong_value(name, value, "a date, as ISO text" if self.kind == "dates" else "a finite number")
@@ -116,6 +117,8 @@ class LabelField:
     >>> genres = LabelField(np.array([0, 0, 2]), np.array([0, 1, 1]), ("drama", "war"), 3)
     >>> genres.match("genres", "==", "war")
     array([ True, False,  True])
+    >>> genres.match("genres", "contains", "RAM")
+    array([ True, False, False])
     """
 
     rows: Codes
@@ -127,10 +130,16 @@ class LabelField:
 
     def match(self, name: str, symbol: str, value: Any) -> Bools:
         """Which rows satisfy a condition; `name` is that of the field, for errors."""
-        if symbol != "in":
-            _known(symbol, {"==": operator.eq}, name)
-        asked = {self._read(name, each) for each in (_members(name, value) if symbol == "in" else [value])}
-        wanted = np.fromiter((label in asked for label in self.labels), dtype=bool, count=len(self.labels))
+        is_text = not self.labels or isinstance(self.labels[0], str)
+        if symbol == "contains" and is_text:
+            part = str(self._read(name, value)).casefold()
+            chosen = (part in label.casefold() for label in self.labels)
+        else:
+            if symbol != "in":
+                _known(symbol, {"==": operator.eq}, name, ("in", "contains") if is_text else ("in",))
+            asked = {self._read(name, each) for each in (_members(name, value) if symbol == "in" else [value])}
+            chosen = (label in asked for label in self.labels)
+        wanted = np.fromiter(chosen, dtype=bool, count=len(self.labels))
         found = np.zeros(self.n, dtype=bool)
         found[self.rows[wanted[self.codes]]] = True
         return found
@@ -251,10 +260,10 @@ class Table:
         return Table(fields, self.n + other.n)
 
 
-def _known(symbol: Any, operators: dict[str, Any], name: str) -> Any:
+def _known(symbol: Any, operators: dict[str, Any], name: str, others: tuple[str, ...] = ("in",)) -> Any:
     if symbol in operators:
         return operators[symbol]
-    why, known = ", but its labels have no order" if symbol in _COMPARISONS else "", [*operators, "in"]
+    why, known = ", but its labels have no order" if symbol in _COMPARISONS else "", [*operators, *others]
     raise InvalidInputError(
         f"`where` has the operator {_shown(symbol)} for {name!r}{why}; expected one of {examples(known, 9)}. "
         f"{did_you_mean(str(symbol), known)}"
@@ -268,7 +277,8 @@ def _members(name: str, value: Any) -> Iterable[Any]:
     return members
 
 
-def _read_number(value: Any) -> float | None:
+def read_number(value: Any) -> float | None:
+    """A finite number; None where it is none."""
     is_number = isinstance(value, (bool, int, float, np.number, np.bool_))
     if not is_number or isinstance(value, (np.complexfloating, np.timedelta64)):
         return None
@@ -279,7 +289,8 @@ def _read_number(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _read_date(value: Any) -> np.datetime64 | None:
+def read_date(value: Any) -> np.datetime64 | None:
+    """A point in time, of a date or ISO text; None where it is none."""
     try:
         # NaT, which is a datetime of pandas, is no date.
         if value != value:

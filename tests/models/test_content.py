@@ -18,7 +18,7 @@ from recsys.datasets import make_movielens_like
 from recsys.evaluation import ItemColdSplit, UserColdSplit, paired_bootstrap, ranking_metrics
 from recsys.exceptions import ColdStartWarning
 from recsys.models import content
-from recsys.models.content import KEEP_RATES
+from recsys.models._content_graphs import KEEP_RATES
 
 
 def tables(data: Any) -> dict[str, FeatureTable]:

@@ -180,7 +180,13 @@ features = {user: asked["features"] for user in asked["users"][:1]}
 interactions = {user: [3, 4] for user in asked["users"][1:2]}
 found = bundle.recommend(asked["users"], user_features=features, interactions=interactions, context=asked["context"],
                          where={"price": {"<": 100}})
+bundle.add_items({990: {"genres": ["ball"]}}, {990: {"price": 3}}).put_items({990: {}}).similar_items([990])
+bundle.explain(asked["users"], [990], interactions={5000: [990]}), bundle.reach([990]), bundle.describe([990])
+bundle.users(), bundle.items(), bundle.metadata_fields, bundle.user_fields, bundle.remove_items([990])
 heavy = {"pandas", "scipy", "sklearn", "torch", "lightgbm", "onnx", "safetensors", "joblib"} & set(sys.modules)
+bundle.save(sys.argv[1] + "/saved")
+# Who writes needs one more.
+heavy |= {"pandas", "scipy", "sklearn", "torch", "lightgbm", "onnx", "joblib"} & set(sys.modules)
 print(json.dumps([sorted(heavy), [[answer.path, answer.item_ids, answer.scores] for answer in found]]))
 """
 
@@ -342,7 +348,7 @@ def test_a_batch_is_answered_as_its_users_are(exported: tuple[VectorRecommender,
     _, world, bundle = exported
     users = everyone(world)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys.retrieval.bundle._ENTRIES", 40)
+        patch.setattr("recsys.retrieval._answering._ENTRIES", 40)
         few = bundle.recommend(users[::-1], interactions=RECENT)[::-1]
     for together, apart in zip(bundle.recommend(users, interactions=RECENT), few, strict=True):
         assert (together.user_id, together.path) == (apart.user_id, apart.path)
@@ -359,7 +365,7 @@ def test_large_catalogues_may_be_searched_approximately(tmp_path: Path) -> None:
     model.export(tmp_path / "exact")
     model.export(tmp_path / "fast", kind="ivf", recall_target=0.95)
     exact, fast = load_bundle(tmp_path / "exact"), load_bundle(tmp_path / "fast")
-    assert fast._index.base.structure is not None
+    assert fast._living.snapshot.base.structure is not None
     asked = list(range(0, n_users, 3))
     both = zip(exact.recommend(asked), fast.recommend(asked), strict=True)
     found = [len(set(one.item_ids) & set(other.item_ids)) / 10 for one, other in both]

@@ -72,8 +72,11 @@ def test_harm_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"graph": np.zeros(9, dtype=np.uint8)},
-        {"graph": None},
+        {"graphs": {"users": {"graph": np.zeros(9, dtype=np.uint8), "tables": []}}},
+        {"graphs": {"users": {"graph": None, "tables": []}}},
+        {"graphs": {}},
+        {"changed": {}},
+        {"n_similar": None, "changed": {"joined": []}},
         {"items": {"form": "text", "ids": ["one"]}},
         {"tables": {}},
         {"index": {}},
@@ -141,6 +144,15 @@ def test_bad_exports_are_refused(tmp_path: Path, options: dict[str, Any], words:
 def test_a_model_without_a_graph_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Popularity, "_user_graph", VectorRecommender._user_graph)
     with pytest.raises(PersistenceError, match="Popularity cannot be exported: it does not describe its user side"):
+        Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]})).export(tmp_path)
+
+
+@pytest.mark.parametrize(("hook", "words"), [("_item_graph", "how items join"), ("_user_parts", "the sum of")])
+def test_so_do_models_without_the_others(
+    hook: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Popularity, hook, getattr(VectorRecommender, hook))
+    with pytest.raises(PersistenceError, match=f"Popularity cannot be exported: it does not describe .*{words}"):
         Popularity().fit(pd.DataFrame({"user_id": [1], "item_id": [2]})).export(tmp_path)
 
 

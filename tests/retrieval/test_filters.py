@@ -39,7 +39,8 @@ def _ordered(values: Any) -> Any:
 
 
 def _labelled(values: Any) -> Any:
-    return st.one_of(values, st.fixed_dictionaries({}, optional={"==": values, "in": st.lists(values)}).filter(bool))
+    operators = {"==": values, "in": st.lists(values), "contains": st.sampled_from(["", "a", "A", "m", "RA"])}
+    return st.one_of(values, st.fixed_dictionaries({}, optional=operators).filter(bool))
 
 
 conditions = st.fixed_dictionaries(
@@ -66,6 +67,7 @@ COMPARE: dict[str, Any] = {
     ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b,
     "in": lambda a, b: a in b,
+    "contains": lambda a, b: b.lower() in a.lower(),
 }
 
 
@@ -138,6 +140,8 @@ def table() -> Table:
         ({"tags": {"in": (2, np.int64(1))}}, [0, 1]),
         ({"tags": {"in": []}}, []),
         ({"genres": {"in": {"drama", "noir"}}}, [1]),
+        ({"genres": {"contains": "RAM"}}, [1]),
+        ({"genres": {"contains": "a"}}, [0, 1]),
         ({"shown": {"<=": dt.date(2020, 1, 1)}}, [0]),
         ({"shown": "2019-12-31T23:00:00Z"}, [0]),
         ({"shown": {">": dt.datetime(2021, 6, 1, 9, tzinfo=dt.timezone.utc)}}, [1]),
@@ -167,6 +171,10 @@ def _nested(depth: int) -> dict[str, Any]:
             {"genres": {"<": "war"}},
             "'<' for 'genres', but its labels have no order; expected one of '==', 'in'",
         ),
+        ({"genres": {"contain": "w"}}, "expected one of '==', 'in', 'contains'. Did you mean 'contains'?"),
+        ({"genres": {"contains": 3}}, "3 for 'genres'; expected text"),
+        ({"tags": {"contains": "1"}}, "operator 'contains' for 'tags'; expected one of '==', 'in'."),
+        ({"year": {"contains": "9"}}, "operator 'contains' for 'year'; expected one of"),
         ({"year": {}}, "no operator for 'year'"),
         ({"year": [1, 2]}, r"the list \[1, 2\] for 'year'; expected a value .* write \{'in': \[...\]\}"),
         ({"year": {"in": 7}}, "7 at 'in' of 'year'; expected a list"),
