@@ -3,6 +3,7 @@ PYTHON ?= python3
 DATASET ?= ml-100k
 SEEDS ?= 1
 TRIALS ?= 6
+PORT ?= 8000
 # Where data sets are looked for, and downloaded to.
 export RECSYS_DATA_HOME ?= $(CURDIR)/data
 
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types benchmark tune wheel clean
+.PHONY: help install test lint types benchmark tune demo wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,10 +50,16 @@ benchmark: $(RUNTIME) ## measure every model: DATASET=ml-100k or ml-1m, SEEDS=1
 tune: install ## choose the parameters that the benchmark uses, on validation rows: DATASET, TRIALS=6
 	$(RUN) benchmarks.tune --dataset $(DATASET) --trials $(TRIALS)
 
+demo: demo/manifest.json ## serve a model of MovieLens-100K, fitted the first time, with a page to try it: PORT=8000
+	$(RUN) recsys serve demo --port $(PORT)
+
+demo/manifest.json: | $(INSTALLED)
+	$(RUN) benchmarks.demo demo
+
 wheel: install ## build the wheel in dist/
 	rm -rf build dist
 	$(RUN) pip wheel --quiet . --no-deps --no-build-isolation --wheel-dir dist
 
 clean: ## remove .venv and everything that was built; data/ stays
-	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build demo dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,9 @@
-"""What the command line does: ``recsys evaluate`` judges models on rows of your own.
+"""What the command line does: ``recsys evaluate`` judges models on rows of your own, ``recsys serve`` serves a bundle.
 
 ::
 
     recsys evaluate ratings.csv --items films.csv --model EASE --model ContentEASE --scenario item-cold
+    recsys serve bundle/ --port 8000
 
 Only typer is imported before there is something to do, so help comes at once. Whatever a user can mend is one sentence
 and exit code 2.
@@ -141,6 +142,70 @@ def evaluate(
         _check_output(output)
         found = evaluator.evaluate(models, {"interactions": rows, **known})
         _write(found, data.name if title is None else title, notes, output)
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="Folder that `model.export` wrote.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; others than this machine's own need a key.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the key that requests need to change anything; else RECSYS_API_KEY, if it is set. Without "
+            "either, whoever is on this machine may."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of bundles that POST /bundle may switch to, by name.")
+    ] = None,
+    max_users: Annotated[int, typer.Option(min=1, help="Users of a request.")] = 64,
+    max_k: Annotated[int, typer.Option(min=1, help="Length of a list.")] = 200,
+    max_items: Annotated[int, typer.Option(min=1, help="Items that a request names or changes.")] = 1000,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 2**20,
+    max_batch: Annotated[int, typer.Option(min=1, help="Users who are answered together.")] = 64,
+    max_wait: Annotated[
+        float, typer.Option(min=0, help="Seconds that a request may be expected to wait; beyond, it is refused (503).")
+    ] = 0.05,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds within which a request is answered.")] = 5.0,
+    drain: Annotated[
+        float, typer.Option(min=0, help="Seconds between SIGTERM and the end of listening, for clients to leave.")
+    ] = 1.0,
+) -> None:
+    """Serve a bundle over HTTP, with a page to try it at /, and what can be asked at /docs.
+
+    SIGHUP reads the bundle again. SIGTERM ends the process after all requests are answered.
+    """
+    with _told_plainly():
+        if missing := [name for name in ("fastapi", "prometheus_client", "uvicorn") if find_spec(name) is None]:
+            raise InvalidInputError(f"Serving needs {missing[0]}, which is not installed: pip install 'recsys[serve]'.")
+        serving = import_module("recsys.serving")
+        settings = serving.Settings(
+            bundle,
+            root=root,
+            api_key=_api_key(api_key_file),
+            max_users=max_users,
+            max_k=max_k,
+            max_items=max_items,
+            max_body=max_body,
+            max_batch=max_batch,
+            max_wait=max_wait,
+            timeout=timeout,
+            drain=drain,
+        )
+        serving.serve(settings, host, port, typer.echo)
+
+
+def _api_key(file: Path | None) -> str | None:
+    """The key, not as an option: every user of a machine sees the options of its processes."""
+    if file is None:
+        return os.environ.get("RECSYS_API_KEY")
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"--api-key-file is '{file}', which cannot be read: {error}.") from error
 
 
 @contextlib.contextmanager

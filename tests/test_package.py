@@ -68,7 +68,7 @@ def test_public_names() -> None:
         "__version__",
         "load",
     } == set(recsys.__all__)
-    assert set(recsys.__all__) | {"datasets", "evaluation", "exceptions", "retrieval"} <= set(dir(recsys))
+    assert set(recsys.__all__) | {"datasets", "evaluation", "exceptions", "retrieval", "serving"} <= set(dir(recsys))
 
 
 @pytest.mark.parametrize("name", [name for name in recsys.__all__ if name != "__version__"])
@@ -79,7 +79,7 @@ def test_a_public_name_is_the_object_of_its_module(name: str) -> None:
     assert vars(recsys)[name] is value
 
 
-@pytest.mark.parametrize("name", ["datasets", "evaluation", "exceptions", "retrieval"])
+@pytest.mark.parametrize("name", ["datasets", "evaluation", "exceptions", "retrieval", "serving"])
 def test_a_submodule_arrives_when_it_is_asked_for(name: str) -> None:
     assert recsys.__getattr__(name) is importlib.import_module(f"recsys.{name}")
 

@@ -1,0 +1,60 @@
+"""Bodies of requests: bounded, and JSON in the strict sense."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+
+__all__ = ["BoundedRequest", "BoundedRoute"]
+
+
+class BoundedRequest(Request):
+    """A request whose body is neither too long nor too slow, nor holds NaN, infinities or halves of characters."""
+
+    async def body(self) -> bytes:
+        """The bytes; an HTTPException (413, 408) where they are too many or come too late."""
+        settings = self.app.state.service.settings
+        if not hasattr(self, "_body"):
+            try:
+                self._body = await asyncio.wait_for(self._read(settings.max_body), settings.timeout)
+            except asyncio.TimeoutError as error:
+                raise HTTPException(
+                    408,
+                    f"The body did not come within {settings.timeout:g} seconds; expected it at once.",
+                    {"connection": "close"},
+                ) from error
+        return self._body
+
+    async def _read(self, most: int) -> bytes:
+        parts, n = [], 0
+        async for part in self.stream():
+            n += len(part)
+            if n > most:
+                raise HTTPException(413, f"The body has more than {most} bytes; expected fewer: send less at a time.")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def json(self) -> Any:
+        """What the body says; an HTTPException (422) where it is no JSON."""
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise HTTPException(422, f"The body is no JSON: {error}; expected JSON in UTF-8.") from error
+
+
+class BoundedRoute(APIRoute):
+    """A route whose requests are bounded ones."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        answer = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            return await answer(BoundedRequest(request.scope, request.receive))
+
+        return bounded

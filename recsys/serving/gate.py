@@ -1,0 +1,67 @@
+"""What every request passes on its way in, and every answer on its way out."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recsys.serving.answers import to_error, to_overloaded
+from recsys.serving.batching import OverloadedError
+from recsys.serving.security import HEADERS, READING, why_refused
+from recsys.serving.service import Service
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Middleware: refuses who may not change anything, counts, and adds headers.
+
+    Parameters
+    ----------
+    app : ASGI application
+    service : Service
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        key = service.settings.api_key
+        self._key = None if key is None else key.encode("ascii")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status, path = time.perf_counter(), 500, scope["path"]
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], *HEADERS]}
+                if self._service.is_closing:
+                    # Who keeps a connection open would lose what is sent just when it ends.
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            await (self._app if refusal is None else refusal)(scope, receive, send_on)
+        finally:
+            # Where it was refused, no route was looked for.
+            route = getattr(scope.get("route"), "path_format", path if path in READING else "unmatched")
+            self._service.metrics.observe(scope["method"], str(route), status, time.perf_counter() - start)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """What answers a request that is not let in: before its body is read, which costs more than refusing it."""
+        refused = why_refused(scope["method"], scope["path"], dict(scope["headers"]), self._key)
+        if refused is not None:
+            return to_error(*refused)
+        if scope["method"] == "POST" and scope["path"] in READING:
+            try:
+                self._service.batcher.refuse_if_late(1)
+            except OverloadedError as error:
+                return to_overloaded(error, self._service)
+        return None
