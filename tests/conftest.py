@@ -1,8 +1,9 @@
-"""What the tests share: where the real data is, and how hypothesis searches."""
+"""What the tests share: where the real data is, how hypothesis searches, and a browser."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,18 @@ def without_pyarrow() -> Iterator[None]:
 def data_home() -> Path:
     """Folder of the real data sets: ``RECSYS_DATA_HOME``, else ``data/`` of the checkout."""
     return Path(os.environ.get("RECSYS_DATA_HOME") or ROOT / "data")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser that pages are tested in."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        message = "No Chromium: apt-get install chromium."
+        if IN_CI:
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
 
 
 @pytest.fixture(scope="session")

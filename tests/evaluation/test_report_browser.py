@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -74,17 +72,6 @@ for (const frame of document.querySelectorAll("iframe")) {
 document.body.textContent = JSON.stringify(found);
 document.body.dataset.done = "yes";
 """
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        message = "No Chromium: apt-get install chromium."
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
 
 
 @pytest.fixture(scope="module")
