@@ -395,7 +395,8 @@ def test_importing_loads_neither_torch_nor_faiss() -> None:
 def test_public_names() -> None:
     from recsys import retrieval
 
-    assert retrieval.__all__ == ["Bundle", "ItemIndex", "Recommended", "TwoStageRecommender", "load_bundle"]
+    answers = ["Explained", "Reached", "Recommended", "SimilarItems"]
+    assert set(retrieval.__all__) == {"Bundle", "ItemIndex", "TwoStageRecommender", "load_bundle", *answers}
     assert "ItemIndex" in dir(retrieval)
     name = "HnswIndex"
     with pytest.raises(AttributeError, match="no attribute 'HnswIndex'"):
