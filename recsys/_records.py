@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from recsys.exceptions import InvalidInputError, InvalidTypeError, PersistenceError, did_you_mean, examples
 
-__all__ = ["Labels", "PATHS", "RecordEncoder", "hats", "is_missing", "read_k", "tagged", "untagged"]
+__all__ = ["Labels", "PATHS", "RecordEncoder", "hats", "is_list", "is_missing", "read_k", "tagged", "untagged"]
 
 Codes: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -44,10 +44,11 @@ _FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 _TAGS = {form[0]: tag for tag, form in _FORMS.items()}
 
+# What tables have in a column of their own.
+_IDS = ("user_id", "item_id")
+
 # The words of scikit-learn's CountVectorizer.
 _WORD = re.compile(r"(?u)\b\w\w+\b")
-
-_LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
 def tagged(label: Any) -> list[Any]:
@@ -79,10 +80,20 @@ def read_k(k: Any) -> int:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a single value is None, NaN or NaT."""
+    """Whether a single value is None, NaN, NaT or what pandas, which may not be imported, calls NA."""
     if value is None:
         return True
-    return isinstance(value, (float, Decimal, np.number, datetime, np.datetime64)) and bool(value != value)
+    if isinstance(value, Decimal):
+        # A signalling one cannot be compared.
+        return value.is_nan()
+    if isinstance(value, (float, np.number, datetime, np.datetime64)):
+        return bool(value != value)
+    return type(value).__name__ == "NAType"
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is a list or the like of several, text not included."""
+    return isinstance(value, (list, tuple, set, frozenset)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 class Labels:
@@ -238,9 +249,8 @@ class RecordEncoder:
             raise InvalidTypeError(f"{argument} is {_shown(record)}; expected a dict of fields and values.")
         for name in record:
             if name not in self.specs and name not in self.ignored:
-                raise InvalidInputError(
-                    f"{argument} has the unknown field {_shown(name)}. {did_you_mean(str(name), self.specs)}"
-                )
+                hint = "The id is the key: leave it out here." if name in _IDS else did_you_mean(str(name), self.specs)
+                raise InvalidInputError(f"{argument} has the unknown field {_shown(name)}. {hint}")
         columns, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
         for start, (name, spec) in zip(self.starts, self.specs.items(), strict=False):
             value = record.get(name)
@@ -353,7 +363,7 @@ def _seconds(value: Any) -> float:
 
 
 def _encode_label(value: Any, spec: Spec, sep: str, where: str) -> tuple[Codes, Floats]:
-    if isinstance(value, _LISTS):
+    if is_list(value):
         raise InvalidInputError(f"{where} is {_shown(value)}; expected a single label, a number or a string.")
     return _encode_codes([value], spec, where)
 
@@ -363,7 +373,7 @@ def _encode_members(value: Any, spec: Spec, sep: str, where: str) -> tuple[Codes
         members = [part.strip() for part in (value.split(sep) if sep else [value])]
         members = [part for part in members if part]
     else:
-        members = [part for part in (value if isinstance(value, _LISTS) else [value]) if not is_missing(part)]
+        members = [part for part in (value if is_list(value) else [value]) if not is_missing(part)]
     return _encode_codes(members, spec, where)
 
 
@@ -399,13 +409,17 @@ def _encode_vector(value: Any, spec: Spec, sep: str, where: str) -> tuple[Codes,
         raise InvalidInputError(f"{where} is {_shown(value)}; expected a list of {spec['width']} numbers, or None.")
     try:
         dense = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise InvalidInputError(f"{where} is {_shown(value)}; expected flat numbers ({error}).") from error
     if dense.shape != (spec["width"],):
         raise InvalidInputError(f"{where} is of shape {dense.shape}; expected ({spec['width']},), as in fit.")
-    if not (np.abs(dense) <= np.finfo(np.float32).max).all():
-        raise InvalidInputError(f"{where} holds NaN or infinite values; expected finite numbers, or None.")
-    return np.arange(spec["width"]), ((dense - spec["mean"]) / spec["scale"]).astype(np.float32)
+    scaled = (dense - spec["mean"]) / spec["scale"]
+    if not (np.maximum(np.abs(dense), np.abs(scaled)) <= np.finfo(np.float32).max).all():
+        raise InvalidInputError(
+            f"{where} holds NaN or infinite values, or such as single precision cannot hold; expected finite numbers, "
+            f"or None."
+        )
+    return np.arange(spec["width"]), scaled.astype(np.float32)
 
 
 _ENCODE: dict[str, Callable[[Any, Spec, str, str], tuple[Codes, Floats]]] = {

@@ -109,6 +109,7 @@ def test_rows_of_fit_are_encoded_as_they_were() -> None:
         ({"codes": 3}, {"codes": [3]}),
         ({"taste": np.array([0.5, 1.0])}, {"taste": (0.5, 1.0)}),
         ({"age": math.nan, "since": np.datetime64("NaT"), "club": None}, {}),
+        ({"age": Decimal("sNaN"), "club": pd.NA, "tags": [Decimal("sNaN"), pd.NA]}, {"tags": []}),
     ],
 )
 def test_what_means_the_same_is_encoded_the_same(record: dict[str, Any], same: dict[str, Any]) -> None:
@@ -132,12 +133,16 @@ def test_what_means_the_same_is_encoded_the_same(record: dict[str, Any], same: d
         ({"since": "soon"}, "expected a date, as ISO text"),
         ({"club": 5}, "holds none of the categories of fit. They are numbers .5., but the known ones are text"),
         ({"club": ["chess"]}, "expected a single label"),
+        ({"club": np.array("chess")}, "expected labels"),
+        ({"tags": np.array("a")}, "expected labels"),
         ({"tags": [["a"]]}, "expected labels"),
         ({"bio": 5}, "expected a string or None"),
         ({"taste": "12"}, "expected a list of 2 numbers"),
         ({"taste": [1]}, "is of shape .1,.; expected .2,."),
         ({"taste": [1, "b"]}, "expected flat numbers"),
         ({"taste": [1, math.nan]}, "holds NaN or infinite values"),
+        ({"taste": [1, 10**400]}, "expected flat numbers"),
+        ({"age": 5, "user_id": 1}, "the unknown field 'user_id'. The id is the key: leave it out here"),
         ({"bio": ["x" * 500]}, r"x\.\.\.; expected a string"),
     ],
 )
@@ -183,9 +188,16 @@ def test_labels_that_are_dates_are_refused() -> None:
 
 
 def test_what_is_missing() -> None:
-    missing = [None, math.nan, np.float32("nan"), Decimal("nan"), pd.NaT, np.datetime64("NaT")]
+    missing = [None, math.nan, np.float32("nan"), Decimal("nan"), Decimal("sNaN"), pd.NA, pd.NaT, np.datetime64("NaT")]
     assert all(map(is_missing, missing))
     assert not any(map(is_missing, [0, "", [], [None], np.array([np.nan]), date(2001, 1, 1)]))
+
+
+def test_vectors_that_overflow_are_refused() -> None:
+    fitted = pd.DataFrame({"taste": [[0.0, 1e-3], [1e-3, 0.0]]})
+    encoder = RecordEncoder(encoder_state(FeatureEncoder.fit(fitted, {"taste": "vector"}, "|")))
+    with pytest.raises(InvalidInputError, match=r"'taste' of `it` holds .* such as single precision cannot hold"):
+        encoder.encode({"taste": [1e38, 1e38]}, "`it`")
 
 
 def test_records_are_read_back() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys._records import is_missing
+from recsys._records import is_list, is_missing
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.retrieval.filters import Field, LabelField, OrderedField, Table, read_date, read_number
 
@@ -15,7 +15,6 @@ __all__ = ["SHOWN", "fields_of", "read_records", "records_of", "several"]
 
 # Labels of a field that a form offers.
 SHOWN = 200
-_LISTS = (list, tuple, set, frozenset, np.ndarray)
 # Whole numbers beyond this are not told apart by floats.
 _LARGEST = 2**53
 
@@ -83,7 +82,7 @@ def _labels(values: list[Any], name: str, like: LabelField) -> LabelField:
     kind = type(like.labels[0]) if like.labels else str
     rows, labels = [], []
     for row, value in enumerate(values):
-        members = value if isinstance(value, _LISTS) else [] if is_missing(value) else [value]
+        members = value if is_list(value) else [] if is_missing(value) else [value]
         for member in members:
             plain = member.item() if isinstance(member, np.generic) else member
             if type(plain) is not kind:

@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from recsys._records import is_list
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
 
 __all__ = ["Field", "LabelField", "OrderedField", "Table", "read_date", "read_number"]
@@ -47,8 +48,6 @@ _DEEPEST = 32
 
 # Days that microseconds can count, with room to spare.
 FIRST_DAY, LAST_DAY = np.datetime64("-200000-01-01"), np.datetime64("200000-01-01")
-
-_LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ class Table:
             hint = did_you_mean(str(name), [*self.fields, *COMBINATIONS])
             known = hint if self.fields else "The index has no metadata: give it some as `metadata`."
             raise InvalidInputError(f"`where` names the field {_shown(name)}, which the items do not have. {known}")
-        if isinstance(condition, _LISTS):
+        if is_list(condition):
             raise InvalidTypeError(
                 f"`where` has the list {_shown(condition)} for {name!r}; expected a value or a dict of operators: "
                 f"write {{'in': [...]}} for one of several."
@@ -271,7 +270,7 @@ def _known(symbol: Any, operators: dict[str, Any], name: str, others: tuple[str,
 
 
 def _members(name: str, value: Any) -> Iterable[Any]:
-    if not isinstance(value, _LISTS):
+    if not is_list(value):
         raise InvalidTypeError(f"`where` has {_shown(value)} at 'in' of {name!r}; expected a list of values.")
     members: Iterable[Any] = value
     return members

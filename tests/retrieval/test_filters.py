@@ -179,6 +179,8 @@ def _nested(depth: int) -> dict[str, Any]:
         ({"year": [1, 2]}, r"the list \[1, 2\] for 'year'; expected a value .* write \{'in': \[...\]\}"),
         ({"year": {"in": 7}}, "7 at 'in' of 'year'; expected a list"),
         ({"genres": {"in": "war"}}, "'war' at 'in' of 'genres'; expected a list"),
+        ({"year": {"in": np.array(7)}}, r"array\(7\) at 'in' of 'year'; expected a list"),
+        ({"genres": {"in": np.array("war")}}, "at 'in' of 'genres'; expected a list"),
         ({"year": "1999"}, "'1999' for 'year'; expected a finite number"),
         ({"year": None}, "None for 'year'; expected a finite number"),
         ({"year": float("nan")}, "nan for 'year'; expected a finite number"),
