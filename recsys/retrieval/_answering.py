@@ -18,10 +18,10 @@ from recsys.retrieval._requests import (
     Label,
     RequestReader,
     SparseRows,
-    check_users,
     padded,
     read_users,
     summed,
+    told_of,
 )
 from recsys.retrieval._segments import Codes, Floats, Pairs
 from recsys.retrieval._sessions import GraphRunner
@@ -198,11 +198,8 @@ class AnsweringBundle:
         asked = self._gather(reader, users, user_features, interactions, context, on_cold)
         of_each = [each.seen if exclude_seen else NOTHING[0] for each in asked]
         if isinstance(exclude, Mapping):
-            check_users("exclude", exclude, users)
-            of_each = [
-                np.union1d(seen, reader.places("exclude", exclude[user])) if user in exclude else seen
-                for user, seen in zip(users, of_each, strict=True)
-            ]
+            for row, items in told_of("exclude", exclude, users).items():
+                of_each[row] = np.union1d(of_each[row], reader.places("exclude", items))
             exclude = None
         allowed = reader.allowed(candidates, exclude)
         vectors = self._vectors(asked, living)
@@ -281,16 +278,16 @@ class AnsweringBundle:
         on_cold: str,
     ) -> list[Asked]:
         """All that is known of users."""
-        if on_cold not in ON_COLD:
+        if not isinstance(on_cold, str) or on_cold not in ON_COLD:
             hint = did_you_mean(str(on_cold), ON_COLD)
             raise InvalidInputError(f"`on_cold` is {on_cold!r}; expected one of {examples(ON_COLD)}. {hint}")
         features, recent = reader.features(user_features, users), reader.recent(interactions, users)
         contexts = reader.context(context, len(users))
         codes = np.full(len(users), -1) if self._users is None else self._users.encode(users)
         asked = []
-        for user, code, situation in zip(users, codes.tolist(), contexts, strict=True):
+        for row, (code, situation) in enumerate(zip(codes.tolist(), contexts, strict=True)):
             own, known = (self._histories.row(code), self._known_features.row(code)) if code >= 0 else (NOTHING,) * 2
-            fresh, told = recent.get(user, NOTHING), features.get(user, known)
+            fresh, told = recent.get(row, NOTHING), features.get(row, known)
             hot, since = bool((own[1] > 0).any()), bool((fresh[1] > 0).any())
             places, weights = summed(own, fresh)
             history = places[weights > 0], weights[weights > 0]

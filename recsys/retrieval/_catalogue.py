@@ -12,7 +12,7 @@ import numpy as np
 from recsys._records import Labels
 from recsys.retrieval._segments import Bools, Codes
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "key_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Catalogue:
     def _places(self) -> dict[Any, int]:
         """Where the items are that joined."""
         n = len(self.exported)
-        return {_key(self.joined[at]): n + at for at in np.flatnonzero(self.is_taken[n:]).tolist()}
+        return {key_of(self.joined[at]): n + at for at in np.flatnonzero(self.is_taken[n:]).tolist()}
 
     def encode(self, labels: Collection[Any]) -> Codes:
         """Places of labels, (n,); -1 where there is no such item."""
@@ -69,7 +69,7 @@ class Catalogue:
         if self.joined and (places < 0).any():
             named = list(labels)
             for at in np.flatnonzero(places < 0):
-                places[at] = self._places.get(_key(named[at]), -1)
+                places[at] = self._places.get(key_of(named[at]), -1)
         return places
 
     def decode(self, places: Codes) -> list[Any]:
@@ -117,6 +117,6 @@ class Catalogue:
         return np.flatnonzero(self.is_taken)
 
 
-def _key(label: Any) -> tuple[bool, Any]:
-    """To Python, True is 1."""
+def key_of(label: Any) -> tuple[bool, Any]:
+    """What a dict finds a label by: to Python, True is 1."""
     return isinstance(label, (bool, np.bool_)), label

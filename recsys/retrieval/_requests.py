@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys._records import RecordEncoder, is_missing
 from recsys.exceptions import DataWarning, InvalidInputError, InvalidTypeError, examples
-from recsys.retrieval._catalogue import Catalogue
+from recsys.retrieval._catalogue import Catalogue, key_of
 from recsys.retrieval._segments import Bools, Codes, Floats
 
 __all__ = [
@@ -22,14 +22,17 @@ __all__ = [
     "NOTHING",
     "RequestReader",
     "SparseRows",
-    "check_users",
     "padded",
     "read_users",
     "summed",
+    "told_of",
 ]
 
 Label: TypeAlias = Any
 Entries: TypeAlias = tuple[Codes, Floats]
+
+# What Python takes for a list of characters or numbers.
+_SINGLE = (str, bytes, bytearray, memoryview)
 
 NOTHING: Entries = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
@@ -94,8 +97,8 @@ class RequestReader:
         self._of_users, self._of_context = features, context
         self._min_rating = min_rating
 
-    def features(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
-        """What is told of users."""
+    def features(self, given: Any, users: Sequence[Label]) -> dict[int, Entries]:
+        """What is told of users, by their row."""
         if given is None:
             return {}
         if self._of_users is None:
@@ -103,10 +106,8 @@ class RequestReader:
                 "`user_features` has features, but the model was fitted without; expected none: pass features to `fit` "
                 "first."
             )
-        check_users("user_features", given, users)
-        return {
-            user: self._of_users.encode(given[user], f"`user_features` of {user!r}") for user in users if user in given
-        }
+        told = told_of("user_features", given, users)
+        return {row: self._of_users.encode(each, f"`user_features` of {users[row]!r}") for row, each in told.items()}
 
     def context(self, given: Any, n: int) -> list[Entries]:
         """The context of n users."""
@@ -125,26 +126,22 @@ class RequestReader:
             )
         return [self._of_context.encode(each, "`context`") for each in given]
 
-    def recent(self, given: Any, users: Sequence[Label]) -> dict[Label, Entries]:
-        """What users have interacted with, zeros where it was only seen."""
+    def recent(self, given: Any, users: Sequence[Label]) -> dict[int, Entries]:
+        """What users have interacted with, by their row, zeros where it was only seen."""
         if given is None:
             return {}
-        check_users("interactions", given, users)
         recent = {}
-        for user in users:
-            if user in given:
-                items = given[user]
-                codes = self._encode("interactions", items)
-                if (codes < 0).any():
-                    unknown = [item for item, code in zip(items, codes, strict=True) if code < 0]
-                    warnings.warn(
-                        f"`interactions` names items that are not in the catalogue: {examples(unknown)}; they say "
-                        f"nothing about their users.{self.items.mismatch(unknown)}",
-                        DataWarning,
-                        stacklevel=4,
-                    )
-                weights = self._ratings(items) if isinstance(items, Mapping) else np.ones(len(codes), np.float32)
-                recent[user] = summed((codes[codes >= 0], weights[codes >= 0]), NOTHING)
+        for row, items in told_of("interactions", given, users).items():
+            codes, unknown = self._encode("interactions", items)
+            if unknown:
+                warnings.warn(
+                    f"`interactions` names items that are not in the catalogue: {examples(unknown)}; they say nothing "
+                    f"about their users.{self.items.mismatch(unknown)}",
+                    DataWarning,
+                    stacklevel=4,
+                )
+            weights = self._ratings(items) if isinstance(items, Mapping) else np.ones(len(codes), np.float32)
+            recent[row] = summed((codes[codes >= 0], weights[codes >= 0]), NOTHING)
         return recent
 
     def _ratings(self, given: Mapping[Label, Any]) -> Floats:
@@ -162,18 +159,23 @@ class RequestReader:
         least = -np.inf if self._min_rating is None else np.float32(self._min_rating)
         return np.where((weights > 0) & (weights >= least), weights, np.float32(0))
 
-    def _encode(self, argument: str, items: Any) -> Codes:
-        if isinstance(items, (str, bytes)) or not isinstance(items, (Collection, np.ndarray)):
+    def _encode(self, argument: str, items: Any) -> tuple[Codes, list[Label]]:
+        """Places of items, -1 where one is unknown, and those that are."""
+        _refuse_frames(argument, items)
+        if isinstance(items, _SINGLE) or not isinstance(items, (Collection, np.ndarray)):
             raise InvalidTypeError(f"`{argument}` holds the single value {items!r}; expected a list of item ids.")
         try:
-            return self.items.encode(items)
+            places = self.items.encode(items)
         except TypeError as error:
             raise InvalidTypeError(f"`{argument}` holds what cannot be ids: {error}; expected item ids.") from error
+        unknown = [item for item, place in zip(items, places, strict=True) if place < 0] if (places < 0).any() else []
+        if any(map(is_missing, unknown)):
+            raise InvalidInputError(f"`{argument}` has a null id; expected a label for every item.")
+        return places, unknown
 
     def places(self, argument: str, items: Any) -> Codes:
         """Places of items; unknown ones are left out, but for a slip."""
-        codes = self._encode(argument, items)
-        unknown = [item for item, code in zip(items, codes, strict=True) if code < 0]
+        codes, unknown = self._encode(argument, items)
         hint = self.items.mismatch(unknown)
         if len(unknown) == len(codes) > 0 and (hint or argument == "candidates"):
             raise InvalidInputError(
@@ -201,9 +203,8 @@ class RequestReader:
 
     def known_items(self, argument: str, items: Any) -> tuple[list[Label], Codes]:
         """Items that must be there, and their places."""
-        places = self._encode(argument, items)
+        places, unknown = self._encode(argument, items)
         named = items.tolist() if isinstance(items, np.ndarray) else list(items)
-        unknown = [item for item, place in zip(named, places, strict=True) if place < 0]
         if unknown:
             raise InvalidInputError(
                 f"`{argument}` names {len(unknown)} items that are not in the catalogue: {examples(unknown)}; expected "
@@ -214,7 +215,8 @@ class RequestReader:
 
 def read_users(users: Any) -> list[Label]:
     """Check labels of users."""
-    if isinstance(users, (str, bytes, Mapping)) or not isinstance(users, (Collection, np.ndarray)):
+    _refuse_frames("users", users)
+    if isinstance(users, (*_SINGLE, Mapping)) or not isinstance(users, (Collection, np.ndarray)):
         raise InvalidTypeError(f"`users` is {users!r}; expected a list of labels: pass [{users!r}].")
     found = users.tolist() if isinstance(users, np.ndarray) else list(users)
     for place, user in enumerate(found):
@@ -227,15 +229,27 @@ def read_users(users: Any) -> list[Label]:
     return found
 
 
-def check_users(argument: str, given: Any, users: Collection[Label]) -> None:
-    """Refuse what is no dict of users, or tells of none of those who are asked for."""
+def _refuse_frames(argument: str, labels: Any) -> None:
+    """Refuse what has not one label after the other: a frame would list its columns."""
+    if hasattr(labels, "columns") or getattr(labels, "ndim", 1) != 1:
+        raise InvalidTypeError(
+            f"`{argument}` holds a {type(labels).__name__} that is not one-dimensional; expected one id after the "
+            f"other: pass a list or one column."
+        )
+
+
+def told_of(argument: str, given: Any, users: Sequence[Label]) -> dict[int, Any]:
+    """What a dict tells of users, by their row; refused where it is no dict, or tells of none of them."""
     if not isinstance(given, Mapping):
         raise InvalidTypeError(f"`{argument}` is of type {type(given).__name__}; expected a dict with users for keys.")
-    if given and not any(user in given for user in users):
+    by_key = {key_of(user): told for user, told in given.items()}
+    found = {row: by_key[key] for row, key in enumerate(map(key_of, users)) if key in by_key}
+    if given and not found:
         raise InvalidInputError(
             f"`{argument}` has nothing of any user asked for (its users: {examples(given)}; asked: {examples(users)}); "
             f"expected theirs: pass None where there is none."
         )
+    return found
 
 
 def summed(entries: Entries, more: Entries) -> Entries:

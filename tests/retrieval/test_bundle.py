@@ -228,6 +228,24 @@ def simple(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         ({"users": "ann"}, r"`users` is 'ann'; expected a list"),
         ({"users": [None]}, "`users` has a null id at position 0"),
         ({"users": [[1]]}, "`users` holds what cannot be ids"),
+        ({"users": [pd.NA]}, "`users` has a null id at position 0"),
+        ({"users": bytearray(b"ab")}, "expected a list of labels"),
+        ({"users": memoryview(b"ab")}, "expected a list of labels"),
+        ({"users": np.array(5)}, "`users` holds a ndarray that is not one-dimensional"),
+        ({"users": np.array([[1000]])}, "`users` holds a ndarray that is not one-dimensional"),
+        ({"users": frame_of({})}, "`users` holds a DataFrame that is not one-dimensional; expected one id after the"),
+        ({"candidates": frame_of({})}, "`candidates` holds a DataFrame"),
+        ({"exclude": frame_of({})}, "`exclude` holds a DataFrame"),
+        ({"exclude": {1000: frame_of({})}}, "`exclude` holds a DataFrame"),
+        ({"exclude": [None]}, "`exclude` has a null id"),
+        ({"interactions": {1000: frame_of({})}}, "`interactions` holds a DataFrame"),
+        ({"interactions": {1000: bytearray(b"ab")}}, "`interactions` holds the single value"),
+        ({"interactions": {1000: [3, None]}}, "`interactions` has a null id; expected a label for every item"),
+        ({"interactions": {1000: {float("nan"): 1}}}, "`interactions` has a null id"),
+        ({"interactions": {True: [3]}, "users": [1]}, "`interactions` has nothing of any user asked for"),
+        ({"user_features": {1: {}}, "users": [True]}, "`user_features` has nothing of any user asked for"),
+        ({"exclude": {1: [3]}, "users": [True]}, "`exclude` has nothing of any user asked for"),
+        ({"on_cold": np.array(["popular", "raise"])}, "`on_cold` is array.*; expected one of"),
         ({"k": 0}, "`k` is 0; expected at least 1"),
         ({"exclude_seen": "no"}, "`exclude_seen` is 'no'; expected True or False"),
         ({"candidates": {1000: [2]}}, "`candidates` is a dict; expected a list of item ids"),
@@ -253,6 +271,16 @@ def simple(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_bad_requests_are_refused(simple: Bundle, told: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         simple.recommend(**{"users": [1000], **told})
+
+
+def test_what_is_told_of_one_is_not_told_of_true(simple: Bundle) -> None:
+    told = {"interactions": {True: [3], 0: [4]}, "exclude": {True: [5], 0: [6]}, "user_features": {False: {"age": 3}}}
+    with pytest.raises(InvalidInputError, match="`user_features` has nothing of any user asked for"):
+        simple.recommend([1, 0, True], **told)  # type: ignore[arg-type]
+    del told["user_features"]
+    one, zero, true = simple.recommend([1, 0, True], 30, **told)  # type: ignore[arg-type]
+    assert [found.path for found in (one, zero, true)] == ["cold", "few-shot", "few-shot"]
+    assert [sorted(set(range(30)) - set(found.item_ids)) for found in (one, zero, true)] == [[], [4, 6], [3, 5]]
 
 
 def test_who_is_unknown_can_be_refused(simple: Bundle) -> None:
