@@ -210,15 +210,16 @@ def refuse_other_kind(path: str | os.PathLike[str], is_kin: Callable[[Any], bool
     SchemaVersionError
         If a newer release wrote it.
     """
+    directory = _as_path(path)
     try:
-        held = read_manifest(path).get("class")
+        held = read_manifest(directory).get("class")
     except SchemaVersionError:
         raise
     except PersistenceError:
         # Nothing is there, or nothing that can be read: `write_directory` looks closer.
         return
     if not is_kin(held):
-        raise PersistenceError(f"`path` ({Path(path)}) holds a saved {held}; expected a directory of its own.")
+        raise PersistenceError(f"`path` ({directory}) holds a saved {held}; expected a directory of its own.")
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -347,6 +348,11 @@ def _json(value: Any, indent: int | None = None) -> bytes:
 def _as_path(path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidTypeError(f"`path` is {path!r}; expected the name of a directory, as text or a Path.")
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(path)
+    except (OSError, ValueError) as error:
+        raise PersistenceError(f"`path` ({path!r}) cannot be looked at: {error}; expected another name.") from error
     return Path(path)
 
 

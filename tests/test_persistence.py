@@ -175,6 +175,16 @@ def test_what_is_no_path_is_refused(old: EASE) -> None:
             attempt(nothing)
 
 
+@pytest.mark.parametrize("name", ["model\0", "m" * 300, "\ud800"], ids=["null", "long", "surrogate"])
+def test_names_that_no_file_can_have_are_refused(name: str, old: EASE, tmp_path: Path) -> None:
+    path = str(tmp_path / name)
+    for use in (old.save, load, lambda path: write_directory(path, {}, {})):
+        with pytest.raises(PersistenceError, match=r"`path` \('.*'\) cannot be looked at") as caught:
+            use(path)
+        assert not isinstance(caught.value, CorruptModelError)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["arrays", "state"])
 def test_a_missing_file_is_named(kind: str, saved: Path) -> None:
     file = _content(saved, kind)
