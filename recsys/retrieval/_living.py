@@ -80,6 +80,8 @@ class Exported:
     def __init__(self, labels: Labels, segment: Segment, n_similar: int) -> None:
         if len(labels) != len(segment.vectors):
             raise ValueError(f"{len(labels)} labels for {len(segment.vectors)} items")
+        if not np.isfinite(segment.longest) or not 0 <= n_similar < segment.vectors.shape[1]:
+            raise ValueError(f"vectors that are not finite, or of which {n_similar!r} dimensions tell items apart")
         self.labels, self.segment, self.n_similar = labels, segment, n_similar
 
     @cached_property
@@ -218,7 +220,7 @@ def living_from_state(
         and vectors.shape == (len(labels), exported.segment.vectors.shape[1])
         and (table.n, table.fields.keys()) == (len(labels), exported.segment.table.fields.keys())
         and {name: rows[name].shape for name in widths} == shapes
-        and all(each.dtype == np.float32 for each in (vectors, *rows.values()))
+        and all(each.dtype == np.float32 and np.isfinite(each).all() for each in (vectors, *rows.values()))
     )
     if not fits:
         raise ValueError("items that joined, of which the parts do not fit each other")

@@ -47,8 +47,9 @@ class SparseRows:
         inside = (
             len(self.indptr) == shape[0] + 1
             and ends == [0, len(self.indices)]
-            and len(self.indices) == len(self.data)
-            and bool((np.diff(self.indptr) >= 0).all())
+            and self.indices.shape == self.data.shape == (ends[1],)
+            and (self.indptr.dtype.kind, self.indices.dtype.kind, self.data.dtype) == ("i", "i", np.float32)
+            and bool((np.diff(self.indptr) >= 0).all() and np.isfinite(self.data).all())
         )
         if not inside or (len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < width):
             raise ValueError("entries of users that are out of bounds")

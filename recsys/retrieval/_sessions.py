@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.exceptions import PersistenceError
+from recsys.exceptions import CorruptModelError, PersistenceError
 
 __all__ = ["GraphRunner"]
 
@@ -34,7 +34,14 @@ class GraphRunner:
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
         """The outputs, by name; inputs that the graph does not look at are passed over."""
         session = self.make()
-        found = session.run(None, {name: inputs[name] for name in self._inputs})
+        try:
+            found = session.run(None, {name: inputs[name] for name in self._inputs})
+        # What it raises has no base of its own.
+        except Exception as error:
+            raise CorruptModelError(
+                f"A graph of the bundle does not fit the rest of it ({type(error).__name__}: {error}); expected what "
+                f"`export` wrote: export it again."
+            ) from error
         return dict(zip(self._outputs, found, strict=True))
 
     def make(self) -> Any:

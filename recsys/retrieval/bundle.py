@@ -13,6 +13,7 @@ from typing import Any
 from recsys.exceptions import CorruptModelError, PersistenceError
 from recsys.persistence import read_directory, read_manifest
 from recsys.retrieval._answering import Recommended, SimilarItems
+from recsys.retrieval._checking import check_state
 from recsys.retrieval._editing import CLASS, EditableBundle
 from recsys.retrieval._explaining import Explained, ExplainingBundle, Reached
 from recsys.retrieval._listing import ListingBundle
@@ -74,6 +75,7 @@ def load_bundle(path: Any) -> Bundle:
     # A save may have come between.
     _refuse_other_class(manifest, path)
     try:
+        check_state(state)
         return Bundle(state, manifest)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CorruptModelError(

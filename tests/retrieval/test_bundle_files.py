@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import (
-    Popularity,
-    persistence,
-)
+from recsys import FeatureTable, MatrixFactorization, Popularity, persistence
 from recsys import load as recsys_load
+from recsys._graphs import Graph
 from recsys.exceptions import (
     CorruptModelError,
     InvalidInputError,
@@ -87,11 +86,124 @@ def test_what_no_export_writes_is_refused(tmp_path: Path, change: dict[str, Any]
     model, _ = fitted("ContentEASE")
     assert isinstance(model, VectorRecommender)
     model.export(tmp_path / "bundle")
-    state, manifest = read_directory(tmp_path / "bundle")
+    assert_refused(tmp_path, lambda state: state.update(change))
+
+
+def assert_refused(folder: Path, change: Callable[[dict[str, Any]], object], words: str = "are no bundle") -> None:
+    """The bundle in `folder` is, with its state changed and its checksums right."""
+    state, manifest = read_directory(folder / "bundle")
+    change(state)
     header = {name: manifest[name] for name in ("class", "recsys_version", "model")}
-    write_directory(tmp_path / "other", {**state, **change}, header)
-    with pytest.raises(CorruptModelError, match="match their checksums but are no bundle"):
-        load_bundle(tmp_path / "other")
+    write_directory(folder / "other", state, header)
+    with pytest.raises(CorruptModelError, match=words):
+        load_bundle(folder / "other")
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle that has a field of each kind, and one of another catalogue."""
+    folder = tmp_path_factory.mktemp("rich")
+    X = pd.DataFrame({"user_id": [1, 1, 2, 2, 3, 3], "item_id": ["tea", "milk", "tea", "rum", "rum", "gin"]})
+    users = pd.DataFrame(
+        {
+            "user_id": [1, 2, 3],
+            "age": [20.0, 30.0, 50.0],
+            "club": ["chess", "golf", "chess"],
+            "tags": [["a", "b"], ["b"], ["c", "a"]],
+            "bio": ["likes the sea", "the mountains", "sea and mountains"],
+            "taste": [[0.1, 1.0], [1.0, 0.5], [-1.0, 0.0]],
+        }
+    )
+    model = MatrixFactorization(n_factors=2, l2=1.0, random_state=0)
+    model.fit(X, user_features=FeatureTable(users, text=["bio"])).export(folder / "bundle")
+    MatrixFactorization(n_factors=1, l2=1.0, random_state=0).fit(X.iloc[:3]).export(folder / "foreign")
+    assert load_bundle(folder / "bundle").n_items == 4
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        *((field, {"kind": "x"}) for field in range(5)),
+        *((field, {"width": 5.0}) for field in range(5)),
+        *((field, {"width": 1}) for field in range(5)),
+        *((field, {"name": 5}) for field in range(5)),
+        (0, {"name": "club"}),
+        *((0, {"knots": knots}) for knots in (None, 5, [], np.zeros(3), np.array([1.0, 2.0, np.nan]))),
+        (0, {"dates": 0}),
+        (1, {"categories": {"form": "text", "ids": ["chess", "chess"]}}),
+        (1, {"categories": None}),
+        (2, {"frequent": np.array([0, 3])}),
+        (2, {"frequent": None}),
+        (3, {"terms": ["sea"]}),
+        (3, {"idf": np.ones((5, 1), dtype=np.float32)}),
+        (4, {"mean": np.array([np.inf, 0.0])}),
+        (4, {"scale": 0.0}),
+        (4, {"scale": "1"}),
+    ],
+    ids=str,
+)
+def test_encoders_that_are_not_whole_are_refused(rich: Path, field: int, change: dict[str, Any]) -> None:
+    assert_refused(rich, lambda state: state["user_features"]["specs"][field].update(change))
+    for name in change:
+        assert_refused(rich, lambda state, name=name: state["user_features"]["specs"][field].pop(name))  # type: ignore[misc]
+
+
+def _set(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """What replaces a part of a state; a callable makes it of what is there."""
+
+    def change(state: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            state = state[name]
+        state[path[-1]] = value(state[path[-1]]) if callable(value) else value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("user_features", "sep", value=5),
+        _set("user_features", "ignored", value=None),
+        _set("min_rating", value="x"),
+        _set("min_rating", value=[]),
+        _set("min_rating", value=float("nan")),
+        _set("n_similar", value=3),
+        _set("items", value={"form": "text", "ids": ["tea"] * 4}),
+        _set("items", value={"form": "text", "ids": ["tea", "milk", "rum", None]}),
+        _set("items", value={"form": "numbers", "ids": np.array([1.0, 2.0, 3.0, np.nan])}),
+        _set("items", value={"form": "numbers", "ids": np.array([True, False, True, False])}),
+        _set("users", "labels", "ids", value=lambda ids: ids[:, None]),
+        _set("users", "labels", "ids", value=lambda ids: ids * 0),
+        _set("users", "history", "data", value=lambda data: data[:, None]),
+        _set("users", "history", "data", value=lambda data: data * np.float32(np.nan)),
+        _set("users", "history", "indices", value=lambda indices: indices[:, None]),
+        _set("users", "history", "indices", value=lambda indices: indices.astype(np.float32)),
+        _set("index", "vectors", value=lambda vectors: vectors[:, 1:].copy()),
+        _set("index", "vectors", value=lambda vectors: np.hstack([vectors, vectors])),
+        _set("index", "vectors", value=lambda vectors: vectors * np.float32(np.nan)),
+        _set("index", "vectors", value=lambda vectors: vectors / np.float32(0.0)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:(divide|invalid)")
+def test_parts_that_are_not_what_they_were_are_refused(rich: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    assert_refused(rich, change)
+
+
+@pytest.mark.parametrize("parts", [["graphs", "tables"], ["graphs"], ["tables"]])
+def test_graphs_of_other_models_are_refused(rich: Path, parts: list[str]) -> None:
+    foreign, _ = read_directory(rich / "foreign")
+    assert_refused(rich, lambda state: state.update({name: foreign[name] for name in parts}), "bundle")
+
+
+def test_a_graph_that_asks_for_something_else_is_refused(rich: Path) -> None:
+    """For an input that there is not, or finding one vector for all."""
+    for inputs, rows in (("nobody", 2), ("history_values", 1)):
+        graph = Graph()
+        found = graph.input(inputs, np.float32, ["n", "m"]).sum(1) * np.zeros((1, 2), dtype=np.float32)
+        found = found if rows == 2 else found.sum(0)
+        stored = np.frombuffer(graph.to_bytes({"user_vectors": found}), dtype=np.uint8)
+        assert_refused(rich, _set("graphs", "users", value={"graph": stored, "tables": []}), "bundle")
 
 
 def test_a_newer_bundle_is_told_from_a_harmed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
