@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys._records import PATHS, Labels, RecordEncoder, read_k
-from recsys.exceptions import ColdStartError, InvalidInputError, InvalidTypeError, did_you_mean, examples
+from recsys.exceptions import (
+    ColdStartError,
+    ColdStartWarning,
+    InvalidInputError,
+    InvalidTypeError,
+    did_you_mean,
+    examples,
+)
 from recsys.retrieval._living import Exported, Living, living_from_state
 from recsys.retrieval._requests import (
     NOTHING,
@@ -23,11 +31,11 @@ from recsys.retrieval._requests import (
     summed,
     told_of,
 )
-from recsys.retrieval._segments import Codes, Floats, Pairs
+from recsys.retrieval._segments import LARGEST, Bools, Codes, Floats, Pairs, lengths_of
 from recsys.retrieval._sessions import GraphRunner
 from recsys.retrieval._states import segment_from_state
 
-__all__ = ["AnsweringBundle", "Asked", "COLD", "Recommended", "SimilarItems", "batches"]
+__all__ = ["AnsweringBundle", "Asked", "COLD", "Recommended", "SimilarItems", "batches", "refuse_extremes"]
 
 HOT, FEW_SHOT, WARM, COLD = range(len(PATHS))
 ON_COLD = ("features", "popular", "raise")
@@ -111,7 +119,7 @@ class AnsweringBundle:
         encoder = self._encoders["item_features"]
         n_columns = 0 if encoder is None else encoder.starts[-1]
         self._living = living_from_state(exported, n_columns, widths, state["changed"])
-        self._graphs["users"].make()
+        self._check_users_graph()
 
     @property
     def n_items(self) -> int:
@@ -173,6 +181,8 @@ class AnsweringBundle:
         -----
         DataWarning
             If `interactions` or `candidates` name items that are not in the catalogue.
+        ColdStartWarning
+            If all users are unknown, and of another type than those of `fit`: text, say, where these are numbers.
 
         Examples
         --------
@@ -202,7 +212,7 @@ class AnsweringBundle:
                 of_each[row] = np.union1d(of_each[row], reader.places("exclude", items))
             exclude = None
         allowed = reader.allowed(candidates, exclude)
-        vectors = self._vectors(asked, living)
+        vectors = self._vectors(users, asked, living)
         found = living.snapshot.search(vectors, k, where=where, allowed=allowed, pairs=_pairs(of_each))
         return [
             Recommended(user, PATHS[each.path], *_listed(living, codes, scores))
@@ -299,15 +309,23 @@ class AnsweringBundle:
                 path = WARM
             asked.append(Asked(code if hot else -1, hot and not since, history, seen, told, situation, path))
         unknown = [user for user, each in zip(users, asked, strict=True) if each.path == COLD]
+        hint = "" if self._users is None or not unknown or (codes >= 0).any() else self._users.mismatch(users)
+        if hint and on_cold == "features":
+            warnings.warn(
+                f"Nothing is known of any of `users`, of whom {len(unknown)} are answered with the most popular items."
+                f"{hint}",
+                ColdStartWarning,
+                stacklevel=3,
+            )
         if on_cold == "raise" and unknown:
             helps = "`user_features` or `interactions`" if self._uses_features else "`interactions`"
             raise ColdStartError(
                 f"Nothing that {self.model} can use is known of {len(unknown)} of `users`: {examples(unknown)}; pass "
-                f'{helps}, or on_cold="popular".'
+                f'{helps}, or on_cold="popular".{hint}'
             )
         return asked
 
-    def _vectors(self, asked: Sequence[Asked], living: Living) -> Floats:
+    def _vectors(self, users: Sequence[Label], asked: Sequence[Asked], living: Living) -> Floats:
         """Vectors of users; the last dimension is 1 for those who get the prior."""
         vectors = np.zeros((len(asked), living.snapshot.base.vectors.shape[1]), dtype=np.float32)
         vectors[[row for row, each in enumerate(asked) if each.path == COLD], -1] = 1
@@ -315,7 +333,25 @@ class AnsweringBundle:
             inputs = self._inputs([asked[row] for row in rows], living)
             name = "users_of_joined" if "joined" in inputs else "users"
             vectors[rows, :-1] = self._graphs[name](inputs)["user_vectors"]
+        # Inner products of longer ones may overflow.
+        refuse_extremes(users, lengths_of(vectors) <= LARGEST / max(living.snapshot.longest, 1.0))
         return vectors
+
+    def _check_users_graph(self) -> None:
+        """Ask for somebody of whom nothing is known, and for the last user, item and columns of all."""
+        living = self._living
+        ends = {name: 0 if encoder is None else encoder.starts[-1] for name, encoder in self._encoders.items()}
+        item, features, context = (
+            (np.arange(n)[-1:], np.ones(min(n, 1), dtype=np.float32))
+            for n in (len(living.exported.labels), ends["user_features"], ends["context"])
+        )
+        asked = [
+            Asked(-1, False, NOTHING, NOTHING[0], NOTHING, NOTHING, COLD),
+            Asked(self.n_users - 1, self.n_users > 0, item, NOTHING[0], features, context, HOT),
+        ]
+        found = self._graphs["users"](self._inputs(asked, living))["user_vectors"]
+        if found.shape != (2, living.exported.segment.vectors.shape[1] - 1):
+            raise ValueError(f"a graph of users whose vectors are of shape {found.shape}")
 
     def _batches(self, asked: Sequence[Asked]) -> Iterator[list[int]]:
         """Those who do not get the prior, as many as a graph takes at a time."""
@@ -354,6 +390,16 @@ class AnsweringBundle:
         return {
             name: rows if len(rows) else np.zeros((1, rows.shape[1]), dtype=np.float32) for name, rows in found.items()
         }
+
+
+def refuse_extremes(users: Sequence[Label], is_fine: Bools) -> None:
+    """Refuse what is told of users of whom the model makes no numbers."""
+    if not is_fine.all():
+        extreme = [users[row] for row in np.flatnonzero(~is_fine).tolist()]
+        raise InvalidInputError(
+            f"`interactions`, `user_features` or `context` of {examples(extreme)} are so extreme that there is no "
+            f"score; expected numbers like those of fit: look for a rating or a feature of extreme size."
+        )
 
 
 def batches(lengths: Sequence[int] | Codes) -> Iterator[slice]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys._records import read_k
 from recsys.exceptions import InvalidInputError
-from recsys.retrieval._answering import COLD, AnsweringBundle, Asked, batches
+from recsys.retrieval._answering import COLD, AnsweringBundle, Asked, batches, refuse_extremes
 from recsys.retrieval._living import Living
 from recsys.retrieval._requests import NOTHING, Label, SparseRows, padded, read_users
 from recsys.retrieval._segments import Codes, Floats
@@ -137,7 +137,7 @@ class ExplainingBundle(AnsweringBundle):
         reader = self._reader(living)
         asked = self._gather(reader, users, user_features, interactions, context, "features")
         named, places = reader.known_items("items", items)
-        vectors, of_users = living.snapshot.vectors_of(places), self._vectors(asked, living)
+        vectors, of_users = living.snapshot.vectors_of(places), self._vectors(users, asked, living)
         scores = of_users.astype(np.float64) @ vectors.T.astype(np.float64)
         told = {
             row: [{("prior", "popularity"): Told(1.0, float(vector[-1]))} for vector in vectors]
@@ -147,7 +147,9 @@ class ExplainingBundle(AnsweringBundle):
         of_items = self._parts_of_items(places, living)
         for rows in self._batches(asked):
             part = [asked[row] for row in rows]
-            told |= zip(rows, self._explain(part, of_users[rows, :-1], vectors[:, :-1], of_items, living), strict=True)
+            found = self._explain(part, of_users[rows, :-1], vectors[:, :-1], of_items, living)
+            told |= zip(rows, found, strict=True)
+        refuse_extremes(users, np.array([all(map(_is_finite, told[row])) for row in range(len(users))], bool))
         return [
             Explained(user, item, float(scores[row, column]), told[row][column])
             for row, user in enumerate(users)
@@ -291,6 +293,11 @@ class ExplainingBundle(AnsweringBundle):
         # Of users to whom all items are alike, none means more.
         vectors /= np.where(spread > 0, spread, np.inf).astype(np.float32)[:, None]
         return _Known(codes, vectors, vectors @ mean.astype(np.float32))
+
+
+def _is_finite(told: dict[tuple[str, Label], Told]) -> bool:
+    """Whether no part of a score has overflown."""
+    return all(np.isfinite(each.contribution) for each in told.values())
 
 
 class _Sums:

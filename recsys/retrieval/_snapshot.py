@@ -178,18 +178,19 @@ class Snapshot:
         return Answer(best.codes[:, :k], best.scores[:, :k])
 
     @cached_property
-    def _longest(self) -> float:
+    def longest(self) -> float:
+        """The length of the longest vector."""
         return max(self.base.longest, self.delta.longest)
 
     def _slack(self, queries: Floats) -> Doubles:
         lengths = lengths_of(queries)
-        largest = float(lengths.max(initial=0.0)) * self._longest
+        largest = float(lengths.max(initial=0.0)) * self.longest
         if largest > LARGEST:
             raise InvalidInputError(
                 f"`vectors` are too long: inner products of up to {largest:.3g} may overflow float32; expected shorter "
                 f"ones: scale them down."
             )
-        return slack_of(lengths, self._longest, queries.shape[1])
+        return slack_of(lengths, self.longest, queries.shape[1])
 
     def _selected(self, where: Any, allowed: Bools | None) -> Selection | None:
         if allowed is not None:

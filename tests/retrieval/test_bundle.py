@@ -283,10 +283,51 @@ def test_what_is_told_of_one_is_not_told_of_true(simple: Bundle) -> None:
     assert [sorted(set(range(30)) - set(found.item_ids)) for found in (one, zero, true)] == [[], [4, 6], [3, 5]]
 
 
+@pytest.mark.parametrize("rating", [1e17, 1e25, 1e30, 1e36, 3e38])
+def test_ratings_that_leave_no_answer_are_refused(rating: float, tmp_path: Path) -> None:
+    """As by the model, whose system is singular."""
+    model, _ = fitted("MatrixFactorization")
+    assert isinstance(model, VectorRecommender)
+    recent = {5000: {3: rating, 4: 1.0}}
+    with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="the system of a row is singular"):
+        model.recommend([5000], interactions=frame_of(recent))
+    model.export(tmp_path)
+    bundle = load_bundle(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"`interactions`, .* of 5000 are so extreme that there is no score"):
+        bundle.recommend([1000, 5000], interactions=recent)
+    with pytest.raises(InvalidInputError, match=r"`interactions`, .* of 5000 are so extreme that there is no score"):
+        bundle.explain([1000, 5000], [3], interactions=recent)
+    assert_agree(model, bundle, [1000, 5000], {"interactions": {5000: {3: 100.0, 4: 1.0}}})
+
+
+def test_features_that_leave_no_answer_are_refused(tmp_path: Path) -> None:
+    X = pd.DataFrame({"user_id": [1, 1, 2, 2, 3, 3], "item_id": ["tea", "milk", "tea", "rum", "rum", "gin"]})
+    taste = pd.DataFrame({"user_id": [1, 2, 3], "taste": [[0.1, 1.0, 2.0], [1.0, 0.5, -1.0], [-1.0, 0.0, 0.3]]})
+    ContentEASE(l2=1.0, random_state=0).fit(X, user_features=taste).export(tmp_path)
+    bundle = load_bundle(tmp_path)
+    told = {"eve": {"taste": [3e38, -3e38, 3e38]}, "bob": {"taste": [1.0, 0.0, 0.0]}}
+    with pytest.raises(InvalidInputError, match="`user_features` or `context` of 'eve' are so extreme"):
+        bundle.recommend(["bob", "eve"], user_features=told)
+
+
 def test_who_is_unknown_can_be_refused(simple: Bundle) -> None:
     with pytest.raises(ColdStartError, match="known of 1 of `users`: 7777; pass `user_features` or `interactions`"):
         simple.recommend([1000, 7777], on_cold="raise")
     assert [found.path for found in simple.recommend([1000, 7777])] == ["hot", "cold"]
+
+
+def test_users_of_another_type_warn(simple: Bundle) -> None:
+    """As the model does; who agrees, or is known of otherwise, is not warned."""
+    hint = r"They are text \('1000'\), but the known ones are numbers"
+    with pytest.warns(ColdStartWarning, match=f"Nothing is known of any of `users`, of whom 2 are .*{hint}"):
+        found = simple.recommend(["1000", "1001"])
+    assert [each.path for each in found] == ["cold", "cold"]
+    with pytest.raises(ColdStartError, match=f"known of 1 of `users`: '1000'; .*{hint}"):
+        simple.recommend(["1000"], on_cold="raise")
+    told = [{"on_cold": "popular"}, {"interactions": {"1000": [3]}}, {"user_features": {"1000": {"age": 20}}}]
+    for each in told:
+        simple.recommend(["1000"], **each)  # type: ignore[arg-type]
+    simple.recommend(["1000", 1000])
 
 
 def test_unknown_items_warn(simple: Bundle) -> None:

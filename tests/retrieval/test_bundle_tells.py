@@ -136,6 +136,15 @@ def simple(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(path)
 
 
+def test_parts_that_overflow_are_refused(simple: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    [user, *_] = simple.users(1)
+    graph = simple._graphs["user_parts"]
+    found = lambda inputs: {name: part * np.float32(np.inf) for name, part in graph(inputs).items()}  # noqa: E731
+    monkeypatch.setitem(simple._graphs, "user_parts", found)  # type: ignore[arg-type]
+    with np.errstate(invalid="ignore"), pytest.raises(InvalidInputError, match="so extreme that there is no score"):
+        simple.explain([user["user_id"]], [3])
+
+
 def test_fields_are_told(simple: Bundle) -> None:
     world = make_world(context=True)
     ages = world.users["age"][world.users.index.isin(world.hot_users)]
