@@ -121,6 +121,9 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+KNOTS: list[Any] = [None, 5, [], np.zeros(3), np.array([1.0, 2.0, np.nan])]
+
+
 @pytest.mark.parametrize(
     ("field", "change"),
     [
@@ -129,7 +132,7 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *((field, {"width": 1}) for field in range(5)),
         *((field, {"name": 5}) for field in range(5)),
         (0, {"name": "club"}),
-        *((0, {"knots": knots}) for knots in (None, 5, [], np.zeros(3), np.array([1.0, 2.0, np.nan]))),
+        *((0, {"knots": knots}) for knots in KNOTS),
         (0, {"dates": 0}),
         (1, {"categories": {"form": "text", "ids": ["chess", "chess"]}}),
         (1, {"categories": None}),
@@ -295,8 +298,8 @@ def test_a_bundle_may_be_replaced_while_it_is_loaded_and_asked(tmp_path: Path) -
     writer.start()
     while writer.is_alive():
         bundle = load_bundle(tmp_path)
-        [answer] = bundle.recommend(["eve"])
+        [answer] = bundle.recommend([7])
         found.add((bundle.n_users, answer.scores[1]))
     writer.join()
     assert found <= {(2, 0.5), (1, 1.0)}
-    assert first.recommend(["eve"])[0].scores == [1.0, 0.5]
+    assert first.recommend([7])[0].scores == [1.0, 0.5]

@@ -140,7 +140,7 @@ def test_parts_that_overflow_are_refused(simple: Bundle, monkeypatch: pytest.Mon
     [user, *_] = simple.users(1)
     graph = simple._graphs["user_parts"]
     found = lambda inputs: {name: part * np.float32(np.inf) for name, part in graph(inputs).items()}  # noqa: E731
-    monkeypatch.setitem(simple._graphs, "user_parts", found)  # type: ignore[arg-type]
+    monkeypatch.setitem(simple._graphs, "user_parts", found)
     with np.errstate(invalid="ignore"), pytest.raises(InvalidInputError, match="so extreme that there is no score"):
         simple.explain([user["user_id"]], [3])
 
