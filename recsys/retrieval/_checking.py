@@ -41,14 +41,14 @@ def check_state(state: dict[str, Any]) -> None:
 
 def _check_labels(state: dict[str, Any]) -> None:
     ids, form = state["ids"], state["form"]
-    distinct: Any
     if form == "numbers":
-        is_fine, distinct = ids.ndim == 1 and not np.isnan(ids).any(), np.unique(ids)
+        ordered = np.sort(ids)
+        is_fine = ids.ndim == 1 and not np.isnan(ids).any() and not (ordered[1:] == ordered[:-1]).any()
     else:
         labels = ids if form == "text" else [untagged(pair) for pair in ids]
-        is_fine = all(type(label) is str for label in labels) if form == "text" else not any(map(is_missing, labels))
-        distinct = set(labels)
-    if not is_fine or len(distinct) < len(ids):
+        is_there = all(type(label) is str for label in labels) if form == "text" else not any(map(is_missing, labels))
+        is_fine = is_there and len(set(labels)) == len(labels)
+    if not is_fine:
         raise ValueError("labels that are not flat, distinct and none of them null")
 
 

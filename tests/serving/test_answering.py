@@ -100,6 +100,7 @@ def bundle(bundles: Path) -> Any:
     return load_bundle(bundles / "first")
 
 
+@pytest.mark.filterwarnings("ignore::recsys.exceptions.ColdStartWarning")
 @given(asked=st.lists(REQUESTS, max_size=12))
 def test_together_is_as_alone(bundle: Any, asked: list[Asked]) -> None:
     found = answer(bundle, asked)

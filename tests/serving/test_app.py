@@ -61,6 +61,7 @@ def test_what_is_not_in_the_catalogue_says_nothing(app: FastAPI, bundle: Bundle)
         assert ask(app, "POST", "/recommend", {"interactions": told}).json() == recommended(bundle)
 
 
+@pytest.mark.filterwarnings("ignore::recsys.exceptions.ColdStartWarning")
 def test_several_users_are_answered_in_their_order(app: FastAPI, bundle: Bundle) -> None:
     requests = [{"user": 5}, {"k": 2}, {"user": 5, "k": 2}, {"user": "5"}, {"user": 5, "interactions": [9]}]
     found = ask(app, "POST", "/recommend", {"requests": requests}).json()
@@ -86,6 +87,7 @@ def assert_alike(found: list[dict[str, Any]], expected: list[dict[str, Any]]) ->
         assert [item["score"] for item in one["items"]] == pytest.approx(scores, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::recsys.exceptions.ColdStartWarning")
 def test_answers_of_concurrent_clients_are_never_mixed(app: FastAPI, bundle: Bundle) -> None:
     rng = random.Random(0)
     answers: dict[str, dict[str, Any]] = {}

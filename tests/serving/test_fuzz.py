@@ -23,7 +23,7 @@ from recsys.serving import Settings, create_app
 from tests.serving.clients import ask
 
 # What the service says of unknown items is a warning.
-pytestmark = pytest.mark.filterwarnings("ignore::recsys.exceptions.DataWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::recsys.exceptions.RecsysWarning")
 
 OPERATIONS = [
     "POST /recommend",
