@@ -302,11 +302,10 @@ class MatrixFactorization(VectorRecommender):
         """Vectors of the items of histories, what their weights are beyond 1, and the matrices of the systems."""
         seen, extra = asked.history.gather(table), asked.history.values * self.fitted_alpha_
         common = self.item_gram_ + np.float32(self.fitted_l2_) * np.eye(len(self.item_gram_), dtype=np.float32)
-        weighed = seen * extra.expand(2)
-        matrix = weighed.transpose(0, 2, 1) @ seen + common
-        # Beside weights that drown the rest the system is singular, as `_fold_in` finds: there is no answer.
-        drowned = (weighed * seen).sum(2).sum(1).exceeds(float(np.trace(common) / np.finfo(np.float32).eps))
-        return seen, extra, asked.graph.where(drowned, float("nan"), matrix).as_type(np.float64)
+        # Weights that drown the rest leave the system singular, as `_fold_in` finds: there is no answer.
+        longest, least = np.square(self.item_factors_).sum(axis=1).max(), np.trace(common) / np.finfo(np.float32).eps
+        extra = asked.graph.where((extra.sum(1) * float(longest)).exceeds(float(least)), float("nan"), extra)
+        return seen, extra, ((seen * extra.expand(2)).transpose(0, 2, 1) @ seen + common).as_type(np.float64)
 
     def _user_parts(self, asked: AskedUsers) -> Parts:
         """What `_explain_pairs` tells: each part of a target solved for by itself."""
