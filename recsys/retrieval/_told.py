@@ -9,6 +9,7 @@ import numpy as np
 
 from recsys._records import is_list, is_missing
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
+from recsys.retrieval._catalogue import key_of
 from recsys.retrieval.filters import Field, LabelField, OrderedField, Table, read_date, read_number
 
 __all__ = ["SHOWN", "fields_of", "read_records", "records_of", "several"]
@@ -43,10 +44,13 @@ def read_records(given: Any, labels: Sequence[Any], like: Table) -> Table:
     given = {} if given is None else given
     if not isinstance(given, Mapping):
         raise InvalidTypeError(f"`metadata` is of type {type(given).__name__}; expected a dict with items for keys.")
-    strange = set(given) - set(labels)
+    given = {key_of(label): told for label, told in given.items()}
+    strange = set(given) - set(map(key_of, labels))
     if strange:
-        raise InvalidInputError(f"`metadata` tells of {examples(sorted(strange, key=repr))}; expected items that join.")
-    records = [given.get(label, {}) for label in labels]
+        raise InvalidInputError(
+            f"`metadata` tells of {examples(sorted((label for _, label in strange), key=repr))}; expected items that join."
+        )
+    records = [given.get(key_of(label), {}) for label in labels]
     for label, record in zip(labels, records, strict=True):
         if not isinstance(record, Mapping):
             raise InvalidTypeError(

@@ -213,6 +213,8 @@ def test_warm_items_are_replaced_and_others_refused(simple: tuple[Bundle, World]
         ({600: {}, 5: {}}, None, "`item_features` names 1 items that are in the catalogue: 5.*use `put_items`"),
         ({600: {}}, [1], "`metadata` is of type list"),
         ({600: {}}, {601: {}}, "`metadata` tells of 601; expected items that join"),
+        ({True: {}}, {1: {}}, "`metadata` tells of 1; expected items that join"),
+        ({600: {}}, {600: {"genres": np.array("ball")}}, "in 'genres'; expected text"),
         ({600: {}}, {600: [1]}, "`metadata` of 600 is of type list"),
         ({600: {}}, {600: {"pric": 1}}, "`metadata` of 600 has the unknown field 'pric'. Did you mean 'price'"),
         ({600: {}}, {600: {"price": "dear"}}, "`metadata` has 'dear' in 'price'; expected a finite number"),
