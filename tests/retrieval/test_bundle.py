@@ -324,7 +324,7 @@ def test_users_of_another_type_warn(simple: Bundle) -> None:
     with pytest.raises(ColdStartError, match=f"known of 1 of `users`: '1000'; .*{hint}"):
         simple.recommend(["1000"], on_cold="raise")
     for each in ({"on_cold": "popular"}, {"interactions": {"1000": [3]}}, {"user_features": {"1000": {"age": 20}}}):
-        simple.recommend(["1000"], **each)  # type: ignore[arg-type]
+        simple.recommend(["1000"], **each)
     simple.recommend(["1000", 1000])
 
 
