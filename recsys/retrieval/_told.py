@@ -47,9 +47,8 @@ def read_records(given: Any, labels: Sequence[Any], like: Table) -> Table:
     given = {key_of(label): told for label, told in given.items()}
     strange = set(given) - set(map(key_of, labels))
     if strange:
-        raise InvalidInputError(
-            f"`metadata` tells of {examples(sorted((label for _, label in strange), key=repr))}; expected items that join."
-        )
+        named = sorted((label for _, label in strange), key=repr)
+        raise InvalidInputError(f"`metadata` tells of {examples(named)}; expected items that join.")
     records = [given.get(key_of(label), {}) for label in labels]
     for label, record in zip(labels, records, strict=True):
         if not isinstance(record, Mapping):
