@@ -154,7 +154,10 @@ class Living:
         return left.compact() if n_left > max(_MANY, len(catalogue.joined) - n_left) else left
 
     def compact(self) -> Living:
-        """The same items, of which those that joined have the places after those of the exported ones."""
+        """The same items, of which those that joined have the places after those of the exported ones.
+
+        What labels of metadata no item has are given up, but for those of the export.
+        """
         n = len(self.exported.labels)
         places = self.catalogue.places[np.searchsorted(self.catalogue.places, n) :]
         widths = {name: known.room.shape[1] for name, known in self.rows.items()}
@@ -164,7 +167,7 @@ class Living:
             [self.told[at - n] for at in places.tolist()],
             self.snapshot.vectors_of(places),
             {name: known.rows[places - n] for name, known in self.rows.items()},
-            self.snapshot.table_of(places),
+            self.snapshot.table_of(places).trimmed(),
         )
 
     @cached_property
@@ -185,7 +188,7 @@ class Living:
             "is_taken": compact.catalogue.is_taken[:n],
             "joined": [tagged(label) for label in compact.catalogue.joined],
             "vectors": compact.snapshot.vectors_of(places),
-            "table": table_to_state(compact.snapshot.table_of(places)),
+            "table": table_to_state(compact.snapshot.table_of(places).trimmed()),
             "rows": {name: known.rows for name, known in compact.rows.items()},
             "told": {
                 "indptr": np.cumsum([0, *(len(columns) for columns, _ in compact.told)]),

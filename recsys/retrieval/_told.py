@@ -116,7 +116,7 @@ def fields_of(table: Table) -> dict[str, dict[str, Any]]:
     for name, field in table.fields.items():
         if isinstance(field, LabelField):
             counts = np.bincount(field.codes, minlength=len(field.labels))
-            frequent = np.argsort(-counts, kind="stable")[:SHOWN]
+            frequent = np.argsort(-counts, kind="stable")[: min(SHOWN, np.count_nonzero(counts))]
             values = [field.labels[code] for code in frequent.tolist()]
             found[name] = {"kind": "multi-hot" if name in lists else "categorical", "values": values}
         else:

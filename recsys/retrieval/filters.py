@@ -95,6 +95,10 @@ class OrderedField:
         """The rows of this field and then those of another."""
         return OrderedField(np.concatenate([self.values, other.values]))
 
+    def trimmed(self) -> OrderedField:
+        """The field itself, as it has no labels."""
+        return self
+
 
 @dataclass(frozen=True)
 class LabelField:
@@ -165,6 +169,11 @@ class LabelField:
         moved = np.fromiter((code_of[label] for label in other.labels), dtype=np.int64, count=len(other.labels))
         rows = np.concatenate([self.rows, other.rows + self.n])
         return LabelField(rows, np.concatenate([self.codes, moved[other.codes]]), labels, self.n + other.n)
+
+    def trimmed(self) -> LabelField:
+        """The field without the labels that no row has."""
+        used, codes = np.unique(self.codes, return_inverse=True)
+        return LabelField(self.rows, codes, tuple(self.labels[code] for code in used.tolist()), self.n)
 
 
 Field: TypeAlias = OrderedField | LabelField
@@ -257,6 +266,10 @@ class Table:
         """The rows of this table and then those of another, which has the same fields."""
         fields = {name: field.joined(other.fields[name]) for name, field in self.fields.items()}
         return Table(fields, self.n + other.n)
+
+    def trimmed(self) -> Table:
+        """The table without the labels that no row has; `take` keeps them, as copies of them take time."""
+        return Table({name: field.trimmed() for name, field in self.fields.items()}, self.n)
 
 
 def _known(symbol: Any, operators: dict[str, Any], name: str, others: tuple[str, ...] = ("in",)) -> Any:

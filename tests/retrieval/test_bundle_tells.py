@@ -203,3 +203,34 @@ def test_without_users_nobody_is_reached(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="`include_users=True`"):
         bundle.reach([0])
     assert bundle.explain([5000], [0], interactions={5000: [3]})[0].contributions
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Bundle:
+    """What may be changed, with metadata that are lists (genres), text (name) and numbers (price)."""
+    model, world = fitted("ContentEASE")
+    assert isinstance(model, VectorRecommender)
+    model.export(tmp_path / "changing", metadata=world.items.assign(name=[f"item {i}" for i in world.items.index]))
+    return load_bundle(tmp_path / "changing")
+
+
+@pytest.mark.parametrize("copied", [0, 6_400_000])
+def test_labels_of_what_has_left_are_forgotten(
+    changing: Bundle, copied: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether joined items stand in the base or beside it."""
+    monkeypatch.setattr("recsys.retrieval._living._COPIED", copied)
+    bundle, exported = changing, {genre for genres in make_world().items["genres"] for genre in genres}
+    for turn in range(100):
+        bundle.add_items({700: {}}, {700: {"genres": [f"once {turn}"]}}).remove_items([700])
+        bundle.put_items({701: {}}, {701: {"genres": [f"last {turn}", "ball"]}})
+        for part in (bundle._living.snapshot.base, bundle._living.snapshot.delta):
+            assert len(part.table.fields["genres"].labels) < len(exported) + 2 * 70
+    assert bundle.describe([701])[0]["genres"] == ["last 99", "ball"]
+    assert set(bundle.metadata_fields["genres"]["values"]) == exported | {"last 99"}
+    bundle.save(tmp_path / "a")
+    [state] = (tmp_path / "a").glob("state-*.json")
+    assert ("last 99" in state.read_text(), "last 98" in state.read_text()) == (True, False)
+    again = load_bundle(tmp_path / "a").remove_items([701])
+    assert set(again.metadata_fields["genres"]["values"]) == exported
+    assert again.add_items({702: {}}, {702: {"genres": "new"}}).describe([702])[0]["genres"] == ["new"]
