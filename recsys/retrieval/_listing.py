@@ -11,7 +11,7 @@ import numpy as np
 from recsys.exceptions import InvalidInputError, InvalidTypeError
 from recsys.retrieval._answering import AnsweringBundle
 from recsys.retrieval._requests import Label
-from recsys.retrieval._told import fields_of, records_of, several
+from recsys.retrieval._told import fields_of, records_of
 
 __all__ = ["ListingBundle"]
 
@@ -61,7 +61,7 @@ class ListingBundle(AnsweringBundle):
         -------
         list of dict
             One an item: field to value. What is missing is None, dates are ISO text; of a field that has several labels
-            for any item, all have lists.
+            for any item that is there, all have lists.
 
         Raises
         ------
@@ -85,9 +85,7 @@ class ListingBundle(AnsweringBundle):
         """
         living = self._living
         _, places = self._reader(living).known_items("items", items)
-        lists = several(living.snapshot.base.table) | several(living.snapshot.delta.table)
-        # One by one, as a table tells of items in the order of their places.
-        return [records_of(living.snapshot.table_of(places[i : i + 1]), lists)[0] for i in range(len(places))]
+        return records_of(living.snapshot.table_of(places), living.lists)
 
     def items(self, limit: int = 100, offset: int = 0) -> list[dict[str, Any]]:
         """The items that there are, in the order in which they joined.
@@ -104,8 +102,9 @@ class ListingBundle(AnsweringBundle):
             ``item_id`` and ``metadata``, as in `describe`.
         """
         part, living = _page(limit, offset), self._living
-        labels = living.catalogue.decode(living.catalogue.places[part])
-        return [{"item_id": item, "metadata": told} for item, told in zip(labels, self.describe(labels), strict=True)]
+        places = living.catalogue.places[part]
+        labels, metadata = living.catalogue.decode(places), records_of(living.snapshot.table_of(places), living.lists)
+        return [{"item_id": item, "metadata": told} for item, told in zip(labels, metadata, strict=True)]
 
     def users(self, limit: int = 100, offset: int = 0) -> list[dict[str, Any]]:
         """The users of `fit`; none where they were left out.

@@ -18,6 +18,7 @@ from recsys.retrieval._requests import NOTHING, Entries, SparseRows
 from recsys.retrieval._segments import Bools, Codes, Floats, aligned_copy
 from recsys.retrieval._snapshot import Segment, Snapshot
 from recsys.retrieval._states import table_from_state, table_to_state
+from recsys.retrieval._told import several
 from recsys.retrieval.filters import Table
 
 __all__ = ["Exported", "GrowingRows", "Living", "living_from_state"]
@@ -169,6 +170,11 @@ class Living:
             {name: known.rows[places - n] for name, known in self.rows.items()},
             self.snapshot.table_of(places).trimmed(),
         )
+
+    @cached_property
+    def lists(self) -> set[str]:
+        """The fields of metadata of which an item that is there has several labels."""
+        return several(self.snapshot.base.table, self.snapshot.live) | several(self.snapshot.delta.table)
 
     @cached_property
     def by_angle(self) -> Snapshot:

@@ -10,7 +10,7 @@ import numpy as np
 from recsys._records import is_list, is_missing
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
 from recsys.retrieval._catalogue import key_of
-from recsys.retrieval.filters import Field, LabelField, OrderedField, Table, read_date, read_number
+from recsys.retrieval.filters import Bools, Field, LabelField, OrderedField, Table, read_date, read_number
 
 __all__ = ["SHOWN", "fields_of", "read_records", "records_of", "several"]
 
@@ -103,10 +103,15 @@ def _wrong(value: Any, name: str, expected: str) -> InvalidInputError:
     return InvalidInputError(f"`metadata` has {shown} in {name!r}; expected {expected}, as the other items have there.")
 
 
-def several(table: Table) -> set[str]:
-    """The fields of which a row has several labels."""
-    labelled = {name: field for name, field in table.fields.items() if isinstance(field, LabelField)}
-    return {name for name, field in labelled.items() if not np.diff(field.rows).all()}
+def several(table: Table, is_there: Bools | None = None) -> set[str]:
+    """The fields of which a row, or one of those that are there, has several labels."""
+    found = set()
+    for name, field in table.fields.items():
+        if isinstance(field, LabelField):
+            again = field.rows[1:][np.diff(field.rows) == 0]
+            if len(again) and (is_there is None or is_there[again].any()):
+                found.add(name)
+    return found
 
 
 def fields_of(table: Table) -> dict[str, dict[str, Any]]:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from recsys._records import is_list
 from recsys.exceptions import InvalidInputError, InvalidTypeError, did_you_mean, examples
 
-__all__ = ["Field", "LabelField", "OrderedField", "Table", "read_date", "read_number"]
+__all__ = ["Bools", "Field", "LabelField", "OrderedField", "Table", "read_date", "read_number"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Codes: TypeAlias = npt.NDArray[np.int64]

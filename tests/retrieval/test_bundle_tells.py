@@ -15,6 +15,8 @@ from sklearn.base import clone
 from recsys import FeatureTable, Popularity
 from recsys.exceptions import ColdStartWarning, InvalidInputError
 from recsys.retrieval import Bundle, load_bundle
+from recsys.retrieval._catalogue import Catalogue
+from recsys.retrieval._segments import Codes
 from recsys.vectors import VectorRecommender
 from tests.contract.suite import RETRIEVERS, World, fitted, make_world, new_users
 from tests.retrieval.test_bundle import RECENT, VARIANTS, everyone, frame_of, records, rich
@@ -234,3 +236,44 @@ def test_labels_of_what_has_left_are_forgotten(
     again = load_bundle(tmp_path / "a").remove_items([701])
     assert set(again.metadata_fields["genres"]["values"]) == exported
     assert again.add_items({702: {}}, {702: {"genres": "new"}}).describe([702])[0]["genres"] == ["new"]
+
+
+@pytest.mark.parametrize("copied", [0, 6_400_000])
+def test_a_field_has_lists_while_an_item_has_several_labels(
+    changing: Bundle, copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.retrieval._living._COPIED", copied)
+    for names, kind, told in ((["a", "b"], "multi-hot", ["item 0"]), (["a"], "categorical", "item 0")):
+        changing.put_items({700: {}}, {700: {"name": names}})
+        assert (changing.metadata_fields["name"]["kind"], changing.describe([0])[0]["name"]) == (kind, told)
+    changing.put_items({700: {}}, {700: {"name": ["a", "b"]}}).remove_items([700])
+    assert (changing.metadata_fields["name"]["kind"], changing.describe([0])[0]["name"]) == ("categorical", "item 0")
+
+
+@pytest.mark.parametrize("copied", [0, 6_400_000])
+def test_items_are_described_in_any_order(changing: Bundle, copied: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.retrieval._living._COPIED", copied)
+    changing.add_items({700: {}, 701: {}}, {700: {"name": "a", "genres": ["x", "y"]}, 701: {"price": 2}})
+    asked = [701, 5, 700, 0, 29, 5, 700]
+    assert changing.describe(asked) == [changing.describe([item])[0] for item in asked]
+    assert changing.describe([700, 701]) == [
+        {"genres": ["x", "y"], "price": None, "name": "a"},
+        {"genres": [], "price": 2, "name": None},
+    ]
+
+
+def test_a_page_tells_of_one_moment(changing: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item that leaves while a page is made is on it, as it was."""
+    changing.add_items({700: {}}, {700: {"name": "a"}})
+    decode = Catalogue.decode
+
+    def leaving(catalogue: Catalogue, places: Codes) -> list[Any]:
+        monkeypatch.undo()
+        labels = decode(catalogue, places)
+        changing.remove_items([700])
+        return labels
+
+    monkeypatch.setattr(Catalogue, "decode", leaving)
+    [found] = changing.items(offset=30)
+    assert found == {"item_id": 700, "metadata": {"genres": [], "price": None, "name": "a"}}
+    assert changing.items(offset=30) == []
