@@ -38,6 +38,7 @@ class EditableBundle(AnsweringBundle):
     def __init__(self, state: dict[str, Any], manifest: dict[str, Any]) -> None:
         super().__init__(state, manifest)
         self._changing = threading.Lock()
+        self._saving = threading.Lock()
 
     def __reduce__(self) -> Any:
         raise InvalidTypeError("A bundle cannot be pickled or copied; `save` it, and load it as often as you like.")
@@ -165,7 +166,9 @@ class EditableBundle(AnsweringBundle):
         """
         refuse_other_kind(path, lambda held: held == CLASS)
         header = {name: self._manifest[name] for name in ("class", "recsys_version", "model")}
-        write_directory(path, {**self._stored, "changed": self._living.to_state()}, header)
+        # Of saves to one path that overlap, each would leave files to the others.
+        with self._saving:
+            write_directory(path, {**self._stored, "changed": self._living.to_state()}, header)
 
     def _put(self: Self, item_features: Any, metadata: Any, may_replace: bool) -> Self:
         labels = _read_labels(item_features)

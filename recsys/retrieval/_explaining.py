@@ -193,8 +193,8 @@ class ExplainingBundle(AnsweringBundle):
                 *(("history", item) for item in entries)]  # fmt: skip
 
     def _parts_of_items(self, places: Codes, living: Living) -> dict[str, Floats]:
-        """What the graph of the parts of items finds; nothing where users have all."""
-        if "item_parts" not in self._graphs:
+        """What the graph of the parts of items finds; nothing where users have all, or there is no item."""
+        if "item_parts" not in self._graphs or not len(places):
             return {}
         n = len(living.exported.labels)
         entries = [self._items_told.row(at) if at < n else living.told[at - n] for at in places.tolist()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,23 @@ def test_a_bundle_may_be_replaced_while_it_is_loaded_and_asked(tmp_path: Path) -
     writer.join()
     assert found <= {(2, 0.5), (1, 1.0)}
     assert first.recommend([7])[0].scores == [1.0, 0.5]
+
+
+def test_saves_that_overlap_leave_one_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of items that join meanwhile, the last save has all."""
+    fitted("ContentEASE")[0].export(tmp_path / "a")  # type: ignore[attr-defined]
+    bundle, commit = load_bundle(tmp_path / "a"), persistence._commit
+
+    def late(*arguments: Any) -> None:
+        threading.Event().wait(0.01)
+        commit(*arguments)
+
+    def save(first: int) -> None:
+        for label in range(first, first + 4):
+            bundle.add_items({label: {}}).save(tmp_path / "a")
+
+    monkeypatch.setattr(persistence, "_commit", late)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(save, (700, 800, 900)))
+    assert len(list((tmp_path / "a").iterdir())) == 3
+    assert load_bundle(tmp_path / "a").n_items == bundle.n_items == 42

@@ -85,6 +85,12 @@ def test_it_explains_as_the_model(exported: tuple[VectorRecommender, World, Path
     assert_explains(model, bundle, [1000, 1002, 5000, 7777], [0, *NEW], {"interactions": recent})
 
 
+def test_nothing_is_told_of_nothing(exported: tuple[VectorRecommender, World, Path]) -> None:
+    bundle = load_bundle(exported[2])
+    assert bundle.explain([1000, 5000], [], interactions={5000: [3]}) == []
+    assert bundle.explain([], [3]) == bundle.reach([]) == bundle.describe([]) == bundle.items(0) == []
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_are_explained(variant: str, tmp_path: Path) -> None:
     world, model = make_world(), clone(VARIANTS[variant])
