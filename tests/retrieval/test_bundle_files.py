@@ -308,7 +308,7 @@ def test_a_bundle_may_be_replaced_while_it_is_loaded_and_asked(tmp_path: Path) -
 
 def test_saves_that_overlap_leave_one_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of items that join meanwhile, the last save has all."""
-    fitted("ContentEASE")[0].export(tmp_path / "a")  # type: ignore[attr-defined]
+    fitted("ContentEASE")[0].export(tmp_path / "a")
     bundle, commit = load_bundle(tmp_path / "a"), persistence._commit
 
     def late(*arguments: Any) -> None:
