@@ -89,7 +89,7 @@ def test_nothing_is_told_of_nothing(exported: tuple[VectorRecommender, World, Pa
     bundle = load_bundle(exported[2])
     assert bundle.explain([1000, 5000], [], interactions={5000: [3]}) == []
     assert bundle.explain([], [3]) == []
-    assert not (bundle.reach([]) or bundle.describe([]) or bundle.items(0))
+    assert [*bundle.reach([]), *bundle.describe([]), *bundle.items(0)] == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
