@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -59,9 +60,24 @@ class Gate:
         refused = why_refused(scope["method"], scope["path"], dict(scope["headers"]), self._key)
         if refused is not None:
             return to_error(*refused)
+        if "\n" in scope["path"]:
+            # The end of a route's pattern matches before a last one too, which would be left off.
+            return to_error(404, "No item with a line break in its label has an address; expected its name in a body.")
+        if not _is_text(scope):
+            return to_error(422, "The address is no text; expected UTF-8, percent-encoded.")
         if scope["method"] == "POST" and scope["path"] in READING:
             try:
                 self._service.batcher.refuse_if_late(1)
             except OverloadedError as error:
                 return to_overloaded(error, self._service)
         return None
+
+
+def _is_text(scope: Scope) -> bool:
+    """Whether an address is: bytes that are not would all be taken for the same character."""
+    try:
+        for part in (scope["raw_path"], scope["query_string"]):
+            unquote_to_bytes(part.decode("ascii")).decode()
+    except UnicodeError:
+        return False
+    return True

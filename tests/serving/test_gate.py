@@ -102,3 +102,30 @@ def test_who_would_wait_too_long_is_refused_before_the_body_is_read(app: FastAPI
     count = service.metrics.registry.get_sample_value
     assert count("recsys_shed_total") == 5
     assert count("recsys_requests_total", {"method": "POST", "route": "/similar", "status": "503"}) == 1
+
+
+def test_a_line_break_at_the_end_of_an_address_is_not_left_off(app: FastAPI) -> None:
+    for method, path, body in (
+        ("DELETE", "/items/1%0A", None),
+        ("DELETE", "/items/%0A", None),
+        ("DELETE", "/items/1%0Ab", None),
+        ("PUT", "/items/901%0A", {"features": {}}),
+        ("GET", "/schema%0A", None),
+    ):
+        assert error(ask(app, method, path, body), 404)[0] == "NotFound"
+    assert ask(app, "GET", "/schema").json()["n_items"] == 50
+    assert ask(app, "GET", "/items?ids=1").status_code == 200
+
+
+def test_an_address_that_is_no_text_is_refused(app: FastAPI) -> None:
+    for method, path, body in (
+        ("PUT", "/items/%FF", {"features": {}}),
+        ("PUT", "/items/%ed%a0%80", {"features": {}}),
+        ("DELETE", "/items/%C3", None),
+        ("GET", "/items?ids=%FF", None),
+        ("GET", "/explain?user=1&item=%fe", None),
+    ):
+        assert "expected UTF-8" in error(ask(app, method, path, body), 422)[1]
+    # What is text is read, whatever the bundle says of it.
+    for method, path in (("DELETE", "/items/%C3%A9%EF%BF%BD"), ("GET", "/items?ids=%C3%A9%EF%BF%BD")):
+        assert "\xe9\ufffd" in error(ask(app, method, path), 422)[1]
