@@ -160,18 +160,20 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = _as_path(path) / MANIFEST
     try:
         manifest = json.loads(_read(file)[0])
+        # How it is made holds for every schema version, so that a newer model is told from an altered one.
+        checksum = _checksum(manifest) if _is_manifest(manifest) else None
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PersistenceError(
             f"There is no saved model at {Path(path)}: {MANIFEST} is missing; expected a directory that `save` wrote."
         ) from error
-    except ValueError as error:
+    # Nested too deep: no manifest that `save` wrote.
+    except (ValueError, RecursionError) as error:
         raise CorruptModelError(
             f"{file} is not valid JSON: the model was truncated or altered; restore it or save it again."
         ) from error
-    if not _is_manifest(manifest):
+    if checksum is None:
         raise CorruptModelError(f"{file} is no manifest of a saved model; expected one that `save` wrote.")
-    # How the checksum is made holds for every schema version, so that a newer model is told from an altered one.
-    if manifest.get("checksum") != _checksum(manifest):
+    if manifest.get("checksum") != checksum:
         raise CorruptModelError(f"{file} was altered: its checksum does not match; restore it or save the model again.")
     version = manifest["schema_version"]
     if version > SCHEMA_VERSION:
@@ -186,7 +188,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         header: dict[str, Any] = unpack(manifest, {}, _public_class)
     # What a class makes of values that it never wrote.
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise CorruptModelError(
             f"{file} matches its checksum but describes no model ({type(error).__name__}: {error}); expected what "
             f"`save` wrote."

@@ -242,6 +242,14 @@ def test_every_truncated_manifest_is_refused(saved: Path) -> None:
             load(saved)
 
 
+@pytest.mark.parametrize("depth", [300, 1_000, 3_000, 10_000, 200_000])
+def test_a_manifest_that_is_nested_too_deep_is_refused(depth: int, saved: Path) -> None:
+    for content in ("[" * depth, '{"schema_version": 1, "files": {}, "x": ' + "[" * depth + "]" * depth + "}"):
+        (saved / "manifest.json").write_text(content, encoding="utf-8")
+        with pytest.raises(CorruptModelError):
+            load(saved)
+
+
 @pytest.mark.parametrize("content", ["[]", "1", "{}", '{"schema_version": "1", "files": {}}', '{"schema_version": 1}'])
 def test_a_manifest_of_somebody_else_is_refused(content: str, saved: Path) -> None:
     (saved / "manifest.json").write_text(content, encoding="utf-8")
