@@ -114,8 +114,7 @@ def _finding(service: Service) -> APIRouter:
         """The k best items of each user: of one, or of several as `requests`."""
         requests = asked.requests if isinstance(asked, schemas.RecommendMany) else [asked]
         _check_length("requests", requests, settings.max_users)
-        held = service.held
-        found = await service.batcher.submit([_asked(each, held, settings) for each in requests])
+        found = await service.batcher.submit([_asked(each, settings) for each in requests])
         results = [
             {"user": request.user, "path": each.path, "items": scored(each.item_ids, each.scores)}
             for request, each in zip(requests, found, strict=True)
@@ -128,7 +127,7 @@ def _finding(service: Service) -> APIRouter:
         _check_length("items", asked.items, settings.max_users)
         _check_k(asked.k, settings.max_k)
         [found] = await service.batcher.submit(
-            [lambda bundle: bundle.similar_items(asked.items, asked.k, where=asked.where)]
+            [lambda held: held.bundle.similar_items(asked.items, asked.k, where=asked.where)]
         )
         return to_json({"results": [{"item": one.item_id, "items": scored(one.item_ids, one.scores)} for one in found]})
 
@@ -137,7 +136,7 @@ def _finding(service: Service) -> APIRouter:
         """The k known users whom each of `items` reaches: those who get it highest in their own lists."""
         _check_length("items", asked.items, settings.max_users)
         _check_k(asked.k, settings.max_k)
-        [found] = await service.batcher.submit([lambda bundle: bundle.reach(asked.items, asked.k)])
+        [found] = await service.batcher.submit([lambda held: held.bundle.reach(asked.items, asked.k)])
         return to_json({"results": [{"item": one.item_id, "users": scored(one.user_ids, one.scores)} for one in found]})
 
     return router
@@ -151,29 +150,30 @@ def _telling(service: Service) -> APIRouter:
     async def explain(asked: schemas.Explain) -> Response:
         """What each field contributes to the scores of `items`, for a user who is known or told of."""
         _check_length("items", asked.items, settings.max_users)
-        return await _explained(service, asked)
+        _check_length("interactions", asked.interactions or (), settings.max_items)
+        [found] = await service.batcher.submit([lambda held: _explain(held, asked)])
+        return to_json({"results": found})
 
     @router.get("/explain", response_model=schemas.ExplainedItems)
     async def explain_known(user: schemas.Written, item: schemas.Written) -> Response:
         """What each field contributes to the score of an item, for a known user."""
-        held = service.held
-        return await _explained(service, schemas.Explain(user=held.user(user), items=[held.item(item)]))
+        [found] = await service.batcher.submit(
+            [lambda held: _explain(held, schemas.Explain(user=held.user(user), items=[held.item(item)]))]
+        )
+        return to_json({"results": found})
 
     @router.get("/items", response_model=schemas.Described)
     async def items(ids: Annotated[list[schemas.Written], Query(min_length=1)]) -> Response:
         """Metadata of items: `ids` may be repeated."""
         _check_length("ids", ids, settings.max_items)
-        labels = [service.held.item(each) for each in ids]
-        [found] = await service.batcher.submit([lambda bundle: bundle.describe(labels)])
-        results = [{"id": label, "metadata": plain(each)} for label, each in zip(labels, found, strict=True)]
-        return to_json({"results": results})
+        [found] = await service.batcher.submit([lambda held: _describe(held, ids)])
+        return to_json({"results": found})
 
     @router.get("/schema", response_model=schemas.Schema)
     async def schema() -> Response:
         """What may be told and asked: fields with their kinds and values, some users, counts."""
-        held = service.held
         [found] = await service.batcher.submit([_schema])
-        return to_json({**_counts(held), **found})
+        return to_json(found)
 
     return router
 
@@ -187,24 +187,27 @@ def _changing(service: Service) -> APIRouter:
     async def put_items(asked: schemas.Items) -> Response:
         """Add items, or replace what is known of those that are there: all of them, or none if one is refused."""
         _check_length("items", asked.items, settings.max_items)
-        return await _put(service, [(each.id, each) for each in asked.items])
+        items: dict[Any, schemas.NewItem] = {each.id: each for each in asked.items}
+        if len(items) < len(asked.items):
+            twice = [label for label, n in Counter(each.id for each in asked.items).items() if n > 1]
+            raise InvalidInputError(f"`items` has {examples(twice)} more than once; expected each item once.")
+        return to_json(_counts(await service.change(lambda held: _put(held, items))))
 
     @router.put("/items/{item:path}", response_model=schemas.Counts, responses={404: _ERRORS[404]})
     async def put_item(item: schemas.Written, asked: schemas.NewItem) -> Response:
         """Add an item, or replace what is known of it."""
-        return await _put(service, [(service.held.item(item), asked)])
+        return to_json(_counts(await service.change(lambda held: _put(held, {held.item(item): asked}))))
 
     @router.delete("/items", response_model=schemas.Counts)
     async def remove_items(asked: schemas.Names) -> Response:
         """Remove items: all of them, or none if one is unknown."""
         _check_length("items", asked.items, settings.max_items)
-        return to_json(_counts(await service.change(lambda bundle: bundle.remove_items(asked.items))))
+        return to_json(_counts(await service.change(lambda held: held.bundle.remove_items(asked.items))))
 
     @router.delete("/items/{item:path}", response_model=schemas.Counts, responses={404: _ERRORS[404]})
     async def remove_item(item: schemas.Written) -> Response:
         """Remove an item."""
-        label = service.held.item(item)
-        return to_json(_counts(await service.change(lambda bundle: bundle.remove_items([label]))))
+        return to_json(_counts(await service.change(lambda held: held.bundle.remove_items([held.item(item)]))))
 
     @router.post("/bundle", response_model=schemas.Counts, responses={409: _ERRORS[409]})
     async def swap(asked: schemas.Swap) -> Response:
@@ -265,15 +268,15 @@ def _check_k(k: int, most: int) -> None:
         raise InvalidInputError(f"`k` is {k}; expected at most {most}.")
 
 
-def _asked(request: schemas.Recommend, held: Held, settings: Settings) -> Asked:
-    """A request as a bundle is asked."""
+def _asked(request: schemas.Recommend, settings: Settings) -> Asked:
+    """A request as a bundle is asked, but for labels that are keys of JSON."""
     _check_k(request.k, settings.max_k)
     for name in ("interactions", "candidates", "exclude"):
         _check_length(name, getattr(request, name) or (), settings.max_items)
     return Asked(
         Stranger() if request.user is None else request.user,
         request.features,
-        _with_labels(request.interactions, held),
+        request.interactions,
         request.context,
         request.k,
         request.where,
@@ -284,24 +287,15 @@ def _asked(request: schemas.Recommend, held: Held, settings: Settings) -> Asked:
     )
 
 
-def _with_labels(interactions: Any, held: Held) -> Any:
-    """Ratings by the labels of items, which are keys of JSON, and so text, in a request."""
-    if not isinstance(interactions, dict):
-        return interactions
-    return {held.item(key): rating for key, rating in interactions.items()}
-
-
-async def _explained(service: Service, asked: schemas.Explain) -> Response:
+def _explain(held: Held, asked: schemas.Explain) -> list[dict[str, Any]]:
+    """What each field contributes to the scores of items."""
     user = Stranger() if asked.user is None else asked.user
-    interactions = _with_labels(asked.interactions, service.held)
-    _check_length("interactions", interactions or (), service.settings.max_items)
     told = {
         "user_features": None if asked.features is None else {user: asked.features},
-        "interactions": None if interactions is None else {user: interactions},
+        "interactions": None if asked.interactions is None else {user: held.ratings(asked.interactions)},
         "context": asked.context,
     }
-    [found] = await service.batcher.submit([lambda bundle: bundle.explain([user], asked.items, **told)])
-    results = [
+    return [
         {
             "item": one.item_id,
             "score": float(one.score),
@@ -310,25 +304,29 @@ async def _explained(service: Service, asked: schemas.Explain) -> Response:
                 for (source, field), (weight, contribution) in one.contributions.items()
             ],
         }
-        for one in found
+        for one in held.bundle.explain([user], asked.items, **told)
     ]
-    return to_json({"results": results})
 
 
-async def _put(service: Service, items: list[tuple[Any, schemas.NewItem]]) -> Response:
-    features = {label: item.features for label, item in items}
-    if len(features) < len(items):
-        twice = [label for label, n in Counter(label for label, _ in items).items() if n > 1]
-        raise InvalidInputError(f"`items` has {examples(twice)} more than once; expected each item once.")
-    metadata = {label: item.metadata for label, item in items if item.metadata is not None} or None
-    return to_json(_counts(await service.change(lambda bundle: bundle.put_items(features, metadata))))
+def _describe(held: Held, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Metadata of items."""
+    labels = [held.item(each) for each in ids]
+    found = held.bundle.describe(labels)
+    return [{"id": label, "metadata": plain(each)} for label, each in zip(labels, found, strict=True)]
 
 
-def _schema(bundle: Bundle) -> dict[str, Any]:
+def _put(held: Held, items: dict[Any, schemas.NewItem]) -> None:
+    """Add items, or replace what is known of them."""
+    metadata = {label: item.metadata for label, item in items.items() if item.metadata is not None} or None
+    held.bundle.put_items({label: item.features for label, item in items.items()}, metadata)
+
+
+def _schema(held: Held) -> dict[str, Any]:
     """What a bundle may be told and asked."""
+    bundle = held.bundle
     fields = ("user_fields", "item_fields", "context_fields", "metadata_fields")
     users = [{"id": each["user_id"], "features": plain(each["features"])} for each in bundle.users(100)]
-    return {**{name: plain(getattr(bundle, name)) for name in fields}, "users": users}
+    return {**_counts(held), **{name: plain(getattr(bundle, name)) for name in fields}, "users": users}
 
 
 def _counts(held: Held) -> dict[str, Any]:

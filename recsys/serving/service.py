@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from recsys.exceptions import InvalidInputError, PersistenceError
+from recsys.exceptions import InvalidInputError, PersistenceError, RecsysError, examples
 from recsys.retrieval import Bundle
-from recsys.serving.answering import Stranger, answer
+from recsys.serving.answering import Asked, Question, Stranger, answer
 from recsys.serving.batching import Batcher, OverloadedError
 from recsys.serving.metrics import Metrics
 from recsys.serving.settings import Settings
@@ -31,6 +31,10 @@ _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 class NoBundleError(PersistenceError):
     """A bundle cannot take the place of the one that is served, which goes on."""
+
+
+# What a request asks of whichever bundle answers it: labels that are written as text are read by that one.
+Request: TypeAlias = "Asked | Callable[[Held], Any]"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,25 @@ class Held:
     def item(self, text: str) -> str | int:
         """The label of an item, as an address or a key of JSON has it."""
         return _label(text, self.has_numbers[1])
+
+    def ratings(self, interactions: Any) -> Any:
+        """Ratings by the labels of items, which are keys of JSON, and so text, in a request; a list stays as it is."""
+        if not isinstance(interactions, dict):
+            return interactions
+        found: dict[str | int, float] = {}
+        for key, rating in interactions.items():
+            if (label := self.item(key)) in found:
+                raise InvalidInputError(
+                    f"`interactions` has {examples([label])} more than once; expected each item once."
+                )
+            found[label] = rating
+        return found
+
+    def question(self, request: Request) -> Question:
+        """What a request asks of this bundle."""
+        if isinstance(request, Asked):
+            return replace(request, interactions=self.ratings(request.interactions))
+        return lambda bundle: request(self)
 
 
 def _label(text: str, is_number: bool) -> str | int:
@@ -92,7 +115,8 @@ class Service:
     Attributes
     ----------
     held : Held
-        What is served at the moment; who needs it twice takes it once.
+        What is served at the moment; who needs it twice takes it once. By the time that a request is answered, or
+        a change made, it may be another one.
     metrics : Metrics
     batcher : Batcher
     is_closing : bool
@@ -104,7 +128,7 @@ class Service:
         self.metrics = Metrics()
         self.held = _hold(load(settings.bundle), settings.bundle)
         self.batcher = Batcher(
-            lambda questions: answer(self.held.bundle, questions),
+            self._answer,
             settings.max_batch,
             settings.max_wait,
             settings.timeout,
@@ -118,12 +142,16 @@ class Service:
         self._n_changes = 0
         self._reloads: set[asyncio.Task[None]] = set()
 
-    async def change(self, work: Callable[[Bundle], object]) -> Held:
+    def _answer(self, requests: Sequence[Request]) -> list[Any]:
+        held = self.held
+        return answer(held.bundle, [held.question(each) for each in requests])
+
+    async def change(self, work: Callable[[Held], object]) -> Held:
         """Change the bundle that is served by then."""
 
         def changed() -> Held:
             held = self.held
-            work(held.bundle)
+            work(held)
             return held
 
         return await self._one_by_one(changed, self.settings.timeout)
@@ -140,8 +168,10 @@ class Service:
         def swapped() -> Held:
             try:
                 self.held = _hold(self._load(path), path)
-            except (PersistenceError, InvalidInputError) as error:
-                logger.error("The bundle %s is not served: %s", path, error)
+            # Whatever a file can make go wrong.
+            except Exception as error:
+                is_told = isinstance(error, RecsysError)
+                logger.error("The bundle %s is not served: %s", path, error, exc_info=not is_told)
                 raise NoBundleError(
                     f"{path.name!r} is no bundle that can be served ({type(error).__name__}); the one before it goes "
                     f"on: the log says what is wrong."

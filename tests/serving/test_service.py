@@ -275,3 +275,125 @@ def test_the_error_of_a_swap_is_logged(settings: Settings, tmp_path: Path, caplo
     with caplog.at_level(logging.ERROR), pytest.raises(NoBundleError):
         asyncio.run(service.swap(tmp_path / "absent"))
     assert "absent is not served: " in caplog.text
+
+
+def test_whatever_goes_wrong_while_a_bundle_is_loaded_the_old_one_goes_on(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(path: Path) -> Bundle:
+        if path.name == "second":
+            raise ZeroDivisionError("no such thing")
+        return load_bundle(path)
+
+    app = create_app(settings, load)
+    service: Service = app.state.service
+
+    async def reload() -> None:
+        service.held = replace(service.held, path=settings.bundle.parent / "second")
+        service.reload()
+        await asyncio.gather(*service._reloads)
+
+    kind, message = error(ask(app, "POST", "/bundle", {"name": "second"}), 409)
+    assert (kind, message[:53]) == ("NoBundle", "'second' is no bundle that can be served (ZeroDivisio")
+    assert "second is not served: no such thing" in caplog.text
+    # It is nobody's mistake but ours, so where it came from is told too.
+    assert "Traceback" in caplog.text
+    asyncio.run(reload())
+    assert count(app, "failed") == 2
+    assert served(app) == best(settings.bundle)
+
+
+def test_a_manifest_that_is_nested_too_deep_is_no_bundle(app: FastAPI, bundles: Path) -> None:
+    (bundles / "deep").mkdir()
+    (bundles / "deep/manifest.json").write_text("[" * 200_000)
+    try:
+        assert "(CorruptModelError)" in error(ask(app, "POST", "/bundle", {"name": "deep"}), 409)[1]
+    finally:
+        shutil.rmtree(bundles / "deep")
+    assert count(app, "failed") == 1
+
+
+def test_labels_are_read_by_the_bundle_that_answers_or_is_changed(settings: Settings) -> None:
+    """A swap between a request and its turn: whole numbers in the old bundle, text in the new one."""
+    may_answer, may_load = threading.Event(), threading.Event()
+    told: list[Any] = []
+
+    class OfNumbers(Delegate):
+        def similar_items(self, *args: Any, **options: Any) -> list[Any]:
+            assert may_answer.wait(30)
+            return []
+
+    class OfText(Delegate):
+        n_users = 7
+
+        def users(self, limit: int) -> list[Any]:
+            return [{"user_id": "1", "features": {}}]
+
+        def recommend(self, users: Any, k: int = 10, interactions: Any = None, **options: Any) -> list[Any]:
+            told.append(("recommend", *(interactions or {}).values()))
+            return [replace(each, item_ids=["1"], scores=[0.5]) for each in self._bundle.recommend(users, k)]
+
+        def explain(self, users: Any, items: Any, interactions: Any = None, **options: Any) -> list[Any]:
+            told.append(("explain", users[0] if interactions is None else interactions[users[0]], items))
+            return []
+
+        def describe(self, items: Any) -> list[Any]:
+            told.append(("describe", items))
+            return [{} for _ in items]
+
+        def put_items(self, features: Any, metadata: Any = None) -> None:
+            told.append(("put", features))
+
+        def remove_items(self, items: Any) -> None:
+            told.append(("remove", items))
+
+    def load(path: Path) -> Any:
+        if path.name == "first":
+            return OfNumbers(load_bundle(path))
+        assert may_load.wait(30)
+        return OfText(load_bundle(path))
+
+    app = create_app(settings, load)
+
+    async def main() -> Any:
+        async with client(app) as http:
+
+            def begin(method: str, path: str, body: Any = None) -> asyncio.Task[Any]:
+                return asyncio.create_task(http.request(method, path, json=body))
+
+            waiting = [begin("POST", "/similar", {"items": [1]}), begin("POST", "/bundle", {"name": "second"})]
+            await asyncio.sleep(0.05)
+            waiting += [
+                begin("PUT", "/items/7", {"features": {}}),
+                begin("DELETE", "/items/8"),
+                begin("GET", "/items?ids=7"),
+                begin("GET", "/explain?user=6&item=7"),
+                begin("POST", "/explain", {"interactions": {"8": 1}, "items": ["7"]}),
+                begin("POST", "/recommend", {"interactions": {"7": 5}}),
+                begin("GET", "/schema"),
+            ]
+            await asyncio.sleep(0.05)
+            may_load.set()
+            await asyncio.gather(*waiting[1:4])
+            told.append("answers")
+            may_answer.set()
+            answers = await asyncio.gather(*waiting)
+            assert {each.status_code for each in answers} == {200}
+            return answers[-1].json()
+
+    schema = asyncio.run(main())
+    changes, answers = told[: told.index("answers")], told[told.index("answers") + 1 :]
+    assert ("put", {"7": {}}) in changes
+    assert ("remove", ["8"]) in changes
+    assert ("describe", ["7"]) in answers
+    assert ("explain", "6", ["7"]) in answers
+    assert ("explain", {"8": 1}, ["7"]) in answers
+    assert ("recommend", {"7": 5}) in answers
+    assert (schema["bundle"], schema["n_users"], schema["users"]) == ("second", 7, [{"id": "1", "features": {}}])
+
+
+def test_ratings_name_each_item_once(app: FastAPI) -> None:
+    for path, body in (("/recommend", {}), ("/explain", {"items": [3]})):
+        told = {"interactions": {"01": 1, "1": 5}, **body}
+        assert "`interactions` has 1 more than once" in error(ask(app, "POST", path, told), 422)[1]
+        assert ask(app, "POST", path, {**told, "interactions": {"01": 1, "2": 5}}).status_code == 200
