@@ -315,11 +315,12 @@ def test_a_manifest_that_is_nested_too_deep_is_no_bundle(app: FastAPI, bundles: 
 
 def test_labels_are_read_by_the_bundle_that_answers_or_is_changed(settings: Settings) -> None:
     """A swap between a request and its turn: whole numbers in the old bundle, text in the new one."""
-    may_answer, may_load = threading.Event(), threading.Event()
+    may_answer, may_load, is_answering, is_loading = (threading.Event() for _ in range(4))
     told: list[Any] = []
 
     class OfNumbers(Delegate):
         def similar_items(self, *args: Any, **options: Any) -> list[Any]:
+            is_answering.set()
             assert may_answer.wait(30)
             return []
 
@@ -350,6 +351,7 @@ def test_labels_are_read_by_the_bundle_that_answers_or_is_changed(settings: Sett
     def load(path: Path) -> Any:
         if path.name == "first":
             return OfNumbers(load_bundle(path))
+        is_loading.set()
         assert may_load.wait(30)
         return OfText(load_bundle(path))
 
@@ -362,7 +364,8 @@ def test_labels_are_read_by_the_bundle_that_answers_or_is_changed(settings: Sett
                 return asyncio.create_task(http.request(method, path, json=body))
 
             waiting = [begin("POST", "/similar", {"items": [1]}), begin("POST", "/bundle", {"name": "second"})]
-            await asyncio.sleep(0.05)
+            while not (is_answering.is_set() and is_loading.is_set()):
+                await asyncio.sleep(0.005)
             waiting += [
                 begin("PUT", "/items/7", {"features": {}}),
                 begin("DELETE", "/items/8"),
@@ -372,7 +375,8 @@ def test_labels_are_read_by_the_bundle_that_answers_or_is_changed(settings: Sett
                 begin("POST", "/recommend", {"interactions": {"7": 5}}),
                 begin("GET", "/schema"),
             ]
-            await asyncio.sleep(0.05)
+            while app.state.service.batcher.depth < 6:
+                await asyncio.sleep(0.005)
             may_load.set()
             await asyncio.gather(*waiting[1:4])
             told.append("answers")
