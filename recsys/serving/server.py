@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.exceptions import InvalidInputError, RecsysWarning
 from recsys.serving.app import create_app
@@ -27,6 +28,8 @@ __all__ = ["serve"]
 # While a batch is computed, what arrives must be read. Python lets threads alternate every 5 ms, half of what an answer
 # should take.
 _SWITCH_INTERVAL = 0.0005
+# Seconds that a connection has, when listening ends, to send what it was opened for.
+_LAST_WORDS = 0.5
 
 
 def serve(settings: Settings, host: str, port: int, tell: Callable[[str], object]) -> None:
@@ -49,6 +52,9 @@ def serve(settings: Settings, host: str, port: int, tell: Callable[[str], object
     PersistenceError
         If there is no bundle.
     """
+    if hasattr(signal, "SIGHUP"):
+        # It would end a process that does not listen yet, which is about to read the bundle anyway.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     check_address(host, settings.api_key)
     # What a request names that is not there is the client's affair, not the log's.
     warnings.filterwarnings("ignore", category=RecsysWarning)
@@ -61,19 +67,21 @@ def serve(settings: Settings, host: str, port: int, tell: Callable[[str], object
     told = f"Serving {bundle.model} ({bundle.n_items} items, {bundle.n_users} users) at http://{shown}:{actual}"
     config = uvicorn.Config(
         app,
+        http=_Connection,
         log_config=_logging(),
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
         lifespan="on",
+        timeout_keep_alive=math.ceil(settings.timeout),
         timeout_graceful_shutdown=math.ceil(settings.timeout) + 5,
     )
     # What is there now stays: looking through it again and again would delay answers.
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    _Server(config, service, lambda: tell(told)).run(sockets=[listening])
+    _Server(config, service, listening, lambda: tell(told)).run(sockets=[listening])
 
 
 def _logging() -> dict[str, Any]:
@@ -92,12 +100,39 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, with signals of our own."""
+class _Connection(HttpToolsProtocol):
+    """uvicorn's, which is closed where no head of a request comes, or the rest of one: nobody keeps it for nothing."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, on_start: Callable[[], object]) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def _look_again(self) -> None:
+        self._look = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle, self.cycle)
+
+    def _close_if_idle(self, before: Any) -> None:
+        """Close it, if nothing was asked since the last look, at which all was answered."""
+        if self.cycle is before and (before is None or before.response_complete):
+            self.transport.close()
+        else:
+            self._look_again()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with signals of our own, that ends without dropping what was sent before."""
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, listening: socket.socket, on_start: Callable[[], object]
+    ) -> None:
         super().__init__(config)
         self._service, self._on_start = service, on_start
+        # What is connected, but not yet accepted, would go with the last handle of the socket.
+        self._queue = listening.dup()
+        self._queue.setblocking(False)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -117,3 +152,31 @@ class _Server(uvicorn.Server):
 
     def _end(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, hear out who is connected by then, and end."""
+        self._service.is_closing = True
+        for server in self.servers:
+            server.close()
+        await self._accept_the_rest()
+        loop, connections = asyncio.get_running_loop(), self.server_state.connections
+        end = loop.time() + _LAST_WORDS
+        # uvicorn closes those that have asked for nothing yet.
+        while not self.force_exit and loop.time() < end and any(each.cycle is None for each in connections):
+            await asyncio.sleep(0.01)
+        await super().shutdown(sockets)
+
+    async def _accept_the_rest(self) -> None:
+        accepted = []
+        try:
+            while True:
+                accepted.append(self._queue.accept()[0])
+        except OSError:
+            # Nobody waits any more, or nobody else can be let in.
+            self._queue.close()
+
+        def connection() -> _Connection:
+            return _Connection(self.config, self.server_state, self.lifespan.state)
+
+        for each in accepted:
+            await asyncio.get_running_loop().connect_accepted_socket(connection, each)

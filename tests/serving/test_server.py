@@ -214,6 +214,66 @@ def test_ending_drops_no_request(bundles: Path) -> None:
             httpx.get(one.url)
 
 
+def test_ending_resets_nobody_who_was_connected(bundles: Path) -> None:
+    """Clients that come again and again, until they are not let in: whoever is let in is answered."""
+    body = b'{"user": 5, "k": 3}'
+    head = f"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+
+    async def come_again(host: str, port: int) -> int:
+        n = 0
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(host, port)
+            except ConnectionError:
+                return n
+            is_last = False
+            while not is_last:
+                writer.write(head.encode() + b"\r\n" + body)
+                answer = await reader.readuntil(b"\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+                await reader.readexactly(int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+                is_last = b"connection: close" in answer
+                n += 1
+            writer.close()
+
+    async def main(host: str, port: int, end: Any) -> list[int]:
+        coming = [asyncio.create_task(come_again(host, port)) for _ in range(40)]
+        await asyncio.sleep(0.3)
+        end()
+        return await asyncio.gather(*coming)
+
+    with served(bundles / "first", "--max-wait", 60, "--timeout", 60, "--drain", 0.3) as one:
+        host, port = one.url.removeprefix("http://").split(":")
+        assert min(asyncio.run(main(host, int(port), lambda: one.send(signal.SIGTERM)))) > 0
+        assert one.wait() == 0
+
+
+def test_who_asks_for_nothing_is_not_kept(bundles: Path) -> None:
+    whole = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    with served(bundles / "first", "--drain", 0, "--timeout", 1) as one:
+        host, port = one.url.removeprefix("http://").split(":")
+        for sent in (b"", b"GET /healthz HTTP/1.1\r\nhost:", whole, whole + b"GET /hea"):
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.sendall(sent)
+                answer = b""
+                while part := connection.recv(65536):
+                    answer += part
+            assert answer.count(b"HTTP/1.1 200 OK\r\n") == sent.count(b"\r\n\r\n")
+
+
+def test_sighup_before_it_listens_ends_nothing() -> None:
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from recsys.serving import Settings, server\n"
+        "def create_app(settings):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    sys.exit(7)\n"
+        "server.create_app = create_app\n"
+        "server.serve(Settings(pathlib.Path('absent')), '127.0.0.1', 0, print)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 7
+
+
 def test_what_is_in_flight_when_listening_ends_is_answered(bundles: Path) -> None:
     with served(bundles / "first", "--drain", 0, "--timeout", 20) as one:
         host, port = one.url.removeprefix("http://").split(":")
