@@ -290,7 +290,7 @@ def _asked(request: schemas.Recommend, settings: Settings) -> Asked:
 def _explain(held: Held, asked: schemas.Explain) -> list[dict[str, Any]]:
     """What each field contributes to the scores of items."""
     user = Stranger() if asked.user is None else asked.user
-    told = {
+    told: dict[str, Any] = {
         "user_features": None if asked.features is None else {user: asked.features},
         "interactions": None if asked.interactions is None else {user: held.ratings(asked.interactions)},
         "context": asked.context,

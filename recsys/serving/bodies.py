@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,11 +12,16 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
+from recsys.exceptions import examples
+
 __all__ = ["BoundedRequest", "BoundedRoute"]
 
 
 class BoundedRequest(Request):
-    """A request whose body is neither too long nor too slow, nor holds NaN, infinities or halves of characters."""
+    """A request whose body is neither too long nor too slow.
+
+    Nor does it hold NaN, infinities, halves of characters, or a name twice in one object.
+    """
 
     async def body(self) -> bytes:
         """The bytes; an HTTPException (413, 408) where they are too many or come too late."""
@@ -24,9 +31,7 @@ class BoundedRequest(Request):
                 self._body = await asyncio.wait_for(self._read(settings.max_body), settings.timeout)
             except asyncio.TimeoutError as error:
                 raise HTTPException(
-                    408,
-                    f"The body did not come within {settings.timeout:g} seconds; expected it at once.",
-                    {"connection": "close"},
+                    408, f"The body did not come within {settings.timeout:g} seconds; expected it at once."
                 ) from error
         return self._body
 
@@ -42,9 +47,18 @@ class BoundedRequest(Request):
     async def json(self) -> Any:
         """What the body says; an HTTPException (422) where it is no JSON."""
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            found = from_json(body := await self.body(), allow_inf_nan=False)
+            json.loads(body, object_pairs_hook=_once)
+            return found
         except ValueError as error:
             raise HTTPException(422, f"The body is no JSON: {error}; expected JSON in UTF-8.") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse an object with a name twice, of which all but one would be dropped."""
+    if len(pairs) > len(dict(pairs)):
+        twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
+        raise ValueError(f"an object has {examples(twice)} more than once")
 
 
 class BoundedRoute(APIRoute):

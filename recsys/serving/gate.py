@@ -36,20 +36,28 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status, path = time.perf_counter(), 500, scope["path"]
+        is_read = not _has_body(scope)
+
+        async def receive_on() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message["headers"], *HEADERS]}
-                if self._service.is_closing:
-                    # Who keeps a connection open would lose what is sent just when it ends.
+                # Who keeps a connection open would lose what is sent just when the process ends; nor is a body read
+                # for ever that nobody wants.
+                if self._service.is_closing or not is_read:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
             refusal = self._refusal(scope)
-            await (self._app if refusal is None else refusal)(scope, receive, send_on)
+            await (self._app if refusal is None else refusal)(scope, receive_on, send_on)
         finally:
             # Where it was refused, no route was looked for.
             route = getattr(scope.get("route"), "path_format", path if path in READING else "unmatched")
@@ -71,6 +79,11 @@ class Gate:
             except OverloadedError as error:
                 return to_overloaded(error, self._service)
         return None
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 def _is_text(scope: Scope) -> bool:

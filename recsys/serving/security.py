@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from recsys.exceptions import InvalidInputError
 
@@ -24,6 +24,7 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(?::[0-9]*)?")
 # What changes nothing, beside GET.
 READING = {"/recommend", "/similar", "/reach", "/explain"}
 
@@ -111,7 +112,6 @@ def why_refused(
 
 
 def _host_name(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """The name in a header, which has no user and no zone."""
+    found = _HOST.fullmatch(host)
+    return found[1].strip("[]").lower() if found else ""

@@ -162,7 +162,7 @@ class _Server(uvicorn.Server):
         loop, connections = asyncio.get_running_loop(), self.server_state.connections
         end = loop.time() + _LAST_WORDS
         # uvicorn closes those that have asked for nothing yet.
-        while not self.force_exit and loop.time() < end and any(each.cycle is None for each in connections):
+        while not self.force_exit and loop.time() < end and not all(each.cycle for each in connections):
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
 

@@ -75,3 +75,18 @@ def test_a_slow_body_is_refused(settings: Settings) -> None:
         assert found.headers["connection"] == "close"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"user": 1, "user": 2}',
+        b'{"user": 1, "us\\u0065r": 1}',
+        b'{"features": {"age": 3, "gender": "F", "age": 3}}',
+        b'{"requests": [{}, {"where": {"or": [{"year": 1, "year": 2}]}}]}',
+    ],
+)
+def test_what_is_said_twice_is_refused(app: FastAPI, body: bytes) -> None:
+    message = error(ask(app, "POST", "/recommend", content=body, headers=JSON), 422)[1]
+    assert "more than once" in message
+    assert "'" in message

@@ -129,3 +129,25 @@ def test_an_address_that_is_no_text_is_refused(app: FastAPI) -> None:
     # What is text is read, whatever the bundle says of it.
     for method, path in (("DELETE", "/items/%C3%A9%EF%BF%BD"), ("GET", "/items?ids=%C3%A9%EF%BF%BD")):
         assert "\xe9\ufffd" in error(ask(app, method, path), 422)[1]
+
+
+def test_a_connection_whose_body_is_not_read_is_closed(settings: Settings) -> None:
+    app = create_app(replace(settings, max_body=50))
+    film = {"features": {}}
+    for status, method, path, options in (
+        (403, "PUT", "/items/901", {"json": film, "headers": {"host": "evil.example"}}),
+        (413, "PUT", "/items/901", {"content": b" " * 100, "headers": {"content-type": "application/json"}}),
+        (404, "POST", "/nothing", {"json": film, "headers": {"host": "localhost"}}),
+        (405, "PUT", "/schema", {"json": film}),
+    ):
+        found = ask(app, method, path, **options)
+        assert (found.status_code, found.headers.get_list("connection")) == (status, ["close"])
+    for status, method, path, body in (
+        (200, "PUT", "/items/901", film),
+        (422, "PUT", "/items/901", {"x": 1}),
+        (200, "GET", "/schema", None),
+        (404, "GET", "/nothing", None),
+        (422, "DELETE", "/items/777", None),
+    ):
+        found = ask(app, method, path, body)
+        assert (found.status_code, found.headers.get_list("connection")) == (status, [])

@@ -102,3 +102,25 @@ def test_without_a_key_a_name_that_was_pointed_here_changes_nothing(host: bytes)
     refused = why_refused("PUT", "/items", {b"host": host}, None)
     assert refused is not None
     assert refused[0] == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"127.0.0.1%evil.example",
+        b"[::1%evil.example]",
+        b"x@localhost",
+        b"localhost@evil.example",
+        b"localhost/evil.example",
+        b"localhost?x",
+        b"localhost:80:80",
+        b"localhost:x",
+        b"localhost\n",
+        b" localhost",
+    ],
+)
+def test_a_host_with_anything_beside_it_is_no_loopback(host: bytes) -> None:
+    refused = why_refused("PUT", "/items", {b"host": host}, None)
+    assert refused is not None
+    assert refused[0] == 403
+    assert why_refused("PUT", "/items", {b"host": b"LocalHost:80"}, None) is None

@@ -261,6 +261,20 @@ def test_who_asks_for_nothing_is_not_kept(bundles: Path) -> None:
             assert answer.count(b"HTTP/1.1 200 OK\r\n") == sent.count(b"\r\n\r\n")
 
 
+def test_who_is_refused_is_not_read_for_ever(bundles: Path) -> None:
+    head = "PUT /items/901 HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    with served(bundles / "first", "--drain", 0, "--timeout", 60, "--max-body", 10) as one:
+        host, port = one.url.removeprefix("http://").split(":")
+        for status, name in ((403, "evil.example"), (413, "localhost")):
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.sendall(head.format(name).encode() + b"b\r\n" + b" " * 11 + b"\r\n")
+                answer = b""
+                while part := connection.recv(65536):
+                    answer += part
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert b"\r\nconnection: close\r\n" in answer
+
+
 def test_sighup_before_it_listens_ends_nothing() -> None:
     code = (
         "import os, pathlib, signal, sys\n"
