@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Sized
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -258,7 +258,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.to_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _check_length(name: str, given: Sequence[Any], most: int) -> None:
+def _check_length(name: str, given: Sized, most: int) -> None:
     if len(given) > most:
         raise InvalidInputError(f"`{name}` has {len(given)} entries; expected at most {most}: send several requests.")
 

@@ -159,12 +159,15 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await self._accept_the_rest()
-        loop, connections = asyncio.get_running_loop(), self.server_state.connections
+        loop = asyncio.get_running_loop()
         end = loop.time() + _LAST_WORDS
         # uvicorn closes those that have asked for nothing yet.
-        while not self.force_exit and loop.time() < end and not all(each.cycle for each in connections):
+        while not self.force_exit and loop.time() < end and self._is_anybody_silent():
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+
+    def _is_anybody_silent(self) -> bool:
+        return any(isinstance(each, _Connection) and each.cycle is None for each in self.server_state.connections)
 
     async def _accept_the_rest(self) -> None:
         accepted = []

@@ -133,7 +133,7 @@ def test_an_address_that_is_no_text_is_refused(app: FastAPI) -> None:
 
 def test_a_connection_whose_body_is_not_read_is_closed(settings: Settings) -> None:
     app = create_app(replace(settings, max_body=50))
-    film = {"features": {}}
+    film: dict[str, Any] = {"features": {}}
     for status, method, path, options in (
         (403, "PUT", "/items/901", {"json": film, "headers": {"host": "evil.example"}}),
         (413, "PUT", "/items/901", {"content": b" " * 100, "headers": {"content-type": "application/json"}}),
