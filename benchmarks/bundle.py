@@ -77,7 +77,7 @@ def requests_of(data: Any, n: int) -> Requests:
         "hot": [{"users": [user]} for user in users],
         "few-shot": [{"users": ["new"], "interactions": {"new": some}} for some in recent],
         "warm": [{"users": ["new"], "user_features": {"new": record}} for record in records],
-        "cold": [{"users": ["new"]} for _ in range(n)],
+        "cold": [{"users": ["new"], "on_cold": "popular"} for _ in range(n)],
     }
 
 
