@@ -47,6 +47,7 @@ class BoundedRequest(Request):
     async def json(self) -> Any:
         """What the body says; an HTTPException (422) where it is no JSON."""
         try:
+            # The first bounds the depth, and refuses what is no UTF-8; only the second tells of names that come twice.
             found = from_json(body := await self.body(), allow_inf_nan=False)
             json.loads(body, object_pairs_hook=_once)
             return found

@@ -22,8 +22,11 @@ from schemathesis.specs.openapi.checks import (
 from recsys.serving import Settings, create_app
 from tests.serving.clients import ask
 
-# What the service says of unknown items is a warning.
-pytestmark = pytest.mark.filterwarnings("ignore::recsys.exceptions.RecsysWarning")
+# What the service says of unknown items, and of users of another type, is a warning.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::recsys.exceptions.DataWarning"),
+    pytest.mark.filterwarnings("ignore::recsys.exceptions.ColdStartWarning"),
+]
 
 OPERATIONS = [
     "POST /recommend",
